@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from engine.commands.submit import resume, submit
     from engine.commands.trace import Trace, TracedExchange
     from engine.commands.undo import Undoable, find_undoable, undo
+    from engine.commands.work import WorkDone, work
     from engine.model import errors
     from engine.model.job import Job
     from engine.model.outcome import Outcome
@@ -69,6 +70,7 @@ __all__ = [
     "UncertainRecords",
     "Undoable",
     "Validation",
+    "WorkDone",
     "audit",
     "backup",
     "cancel",
@@ -98,6 +100,7 @@ __all__ = [
     "tell_story",
     "undo",
     "validate",
+    "work",
     "write_page",
 ]
 
@@ -129,6 +132,7 @@ _HOMES = {
     "engine.commands.submit": ("resume", "submit"),
     "engine.commands.trace": ("Trace", "TracedExchange"),
     "engine.commands.undo": ("Undoable", "find_undoable", "undo"),
+    "engine.commands.work": ("WorkDone", "work"),
     "engine.model.job": ("Job",),
     "engine.model.outcome": ("Outcome",),
     "engine.model.record": ("Format",),

@@ -125,6 +125,7 @@ if TYPE_CHECKING:  # so that editors and type checkers know what each takes; tes
     tell_story = _blocking(engine.tell_story)
     undo = _blocking(engine.undo)
     validate = _blocking(engine.validate)
+    work = _blocking(engine.work)
     write_page = _blocking(engine.write_page)
 else:
 

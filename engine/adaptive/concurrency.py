@@ -245,6 +245,13 @@ class Concurrency:
         self._trial = _Trial(self.limit, -math.inf, 0)
         self._base_limit = self.limit
 
+    @classmethod
+    def holding(cls, limit: int) -> Concurrency:
+        """Return one that goes on from a limit that another one has found."""
+        one = cls(limit=limit, _slow=False)
+        one._trial = _Trial(limit, -math.inf, max(1, limit // 2))
+        return one
+
     def observe(self, call: Finished) -> LimitChanged | None:
         """Take in a finished call; return the change of the limit, if it makes one."""
         known = call.started >= self._trial.since

@@ -5,11 +5,14 @@ with the event loop's clock, so tests could not make time up, and it cannot be t
 `Retry-After` means to every caller alike.
 
 A service that limits the rate without saying how far (429 and no window in its headers) is found out (`LearnedRate`).
+
+Both are kept as JSON by `adaptive.shared_limits`, which has no infinity: so all times in them are finite, and 0 is
+before all of them.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
 
 from msgspec import Struct, field
 
@@ -31,9 +34,9 @@ class Pacer(Struct):
 
     per_second: float | None = None
     """None: as fast as the callers like, push-backs aside."""
-    held_until: float = float("-inf")
+    held_until: float = 0.0
     """A push-back holds everybody so long; whoever has an earlier place books anew."""
-    _due: float = float("-inf")
+    _due: float = 0.0
 
     def book(self, now: float) -> float:
         """Take the next place in the queue; return the seconds until it is due."""
@@ -41,6 +44,17 @@ class Pacer(Struct):
         due = max(self._due, now, self.held_until)
         self._due = due + interval
         return max(0.0, due - now)
+
+    def book_ahead(self, now: float, most: int, seconds: float) -> tuple[float, int]:
+        """Take the next places, `most` at most, that are due within so many seconds; there must be a rate.
+
+        Return the seconds until the first of them is due, and how many they are.
+        """
+        assert self.per_second is not None  # noqa: S101 - else places have no times
+        due = max(self._due, now, self.held_until)
+        number = max(0, min(most, math.ceil((now + seconds - due) * self.per_second)))
+        self._due = due + number / self.per_second if number else self._due
+        return due - now, number
 
     def hold(self, until: float) -> bool:
         """Let nobody go before `until`; return whether that is news. Never shortens an earlier hold."""
@@ -59,16 +73,17 @@ class LearnedRate(Struct):
     per_second: float | None = None
     """None: nothing was pushed back so far."""
     _after_cut: float = 0.0
-    _cut_at: float = float("-inf")
+    _cut_at: float = -1.0
     _answered: int = 0
-    _due: float = float("-inf")
-    _booked: deque[float] = field(default_factory=lambda: deque(maxlen=_MEMORY_CALLS))
+    _due: float = 0.0
+    _booked: list[float] = field(default_factory=list)
 
     def book(self, now: float) -> float:
         """Take the next place; return the seconds until it is due."""
         due = max(self._due, now)
         if self.per_second is None:
             self._booked.append(due)
+            del self._booked[:-_MEMORY_CALLS]
         else:
             self._due = due + 1.0 / self.per_second
         return due - now
@@ -80,11 +95,14 @@ class LearnedRate(Struct):
             climbs = self._answered / max(_CLIMB_CALLS, self._after_cut * _CLIMB_SECONDS)
             self.per_second = self._after_cut * (1 + _CLIMB * climbs**2)
 
-    def pushed_back(self, now: float, sent_at: float, until: float) -> None:
-        """Note a 429 that holds all calls `until`: it cuts the pace, once for all calls that were under way."""
+    def pushed_back(self, now: float, sent_at: float, until: float, measured: float | None = None) -> None:
+        """Note a 429 that holds all calls `until`: it cuts the pace, once for all calls that were under way.
+
+        `measured`: calls a second of late, where they are not booked here.
+        """
         if sent_at <= self._cut_at:
             return
-        pace = self.per_second
+        pace = self.per_second or measured
         if pace is None:
             pace = len(self._booked) / max(now - self._booked[0], _MOMENT_SECONDS) if self._booked else self.slowest
         cut = _SLIGHTLY if self._answered >= _STEADY_CALLS else _FAR

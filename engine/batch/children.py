@@ -2,7 +2,8 @@
 
 One child plans what this process would have planned. Several take turns: the sources are cut into segments, each child
 plans every n-th, and the plans are joined in the order of the sources. What a child cannot know of its segment is
-counted on from the segment before: indexes, lines and sequence numbers. A segment's end closes a batch early.
+counted on from the segment before: indexes, lines and sequence numbers. A segment's end closes a batch early, whoever
+plans: the batches are the same ones.
 
 Recipe and segments go to a child's standard input, plans come from its standard output, pickled. The pipes bound the
 memory: a child that is far ahead of its turn waits until the parent reads what it wrote. A child never outlives its
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from importlib import import_module
 from itertools import cycle, islice
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, Protocol, Self, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -32,10 +33,7 @@ from engine.batch.chunker import Plan
 from engine.model.batch import Batch, decode_lines, decode_spans, encode_lines
 from engine.model.errors import BulkSubmitError, ReaderLost
 from engine.model.record import Position, Reject, Source, source_at
-from engine.source.reader import segment_stops
-
-SEGMENT_BYTES = 1 << 25
-"""Its last batch is not full: one of sixty, with records of 570 bytes. Its plans fit into a pipe of a mebibyte."""
+from engine.source.reader import SEGMENT_BYTES, segment_stops
 
 _PIPE_BYTES = 1 << 20
 """The most that Linux grants without asking."""
@@ -63,11 +61,45 @@ Recipe: TypeAlias = Callable[[], Planner]
 """Makes the planner in the process that uses it. Pickled, so it holds values and no secrets."""
 
 
+class PlanningWorker(Protocol):
+    """One of those who plan in turns. At the end of its block nobody wants its plans any more."""
+
+    def tell(self, order: Recipe | Segment) -> None:
+        """Tell it how to plan, and then what: one segment after another."""
+
+    def plans(self) -> Iterator[Plan]:
+        """Yield the plans of the next segment that it was told of."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Crew(Protocol):
+    """Whoever may plan for a run: children of this process, or the workers of a cluster (`batch.dask`)."""
+
+    @property
+    def size(self) -> int:
+        """How many plan at once; 0: as many as the sources are worth."""
+
+    def take(self) -> PlanningWorker:
+        """Return one of them. The caller has to end it."""
+
+    def dismiss(self) -> None:
+        """End those that are not wanted."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 class Standby(AbstractContextManager["Standby"]):
     """Children that start up before it is known what they will plan. Those that were not taken end with the block.
 
     They import `modules`, where the recipe will be from. Without any, a child is started when it is taken.
     """
+
+    size = 0
 
     def __init__(self, children: int = 0, modules: Sequence[str] = ()) -> None:
         self._modules = modules
@@ -95,16 +127,19 @@ def plan_in_children(
     whole: Segment,
     *,
     children: int,
-    standby: Standby,
+    standby: Crew,
     segment_bytes: int = SEGMENT_BYTES,
 ) -> Iterator[Plan]:
     """Yield the plans for all of `whole`, which ends with the sources; close it to end the children at once.
+
+    `children`: how many of the crew that stands by plan at once. One child plans all as one segment.
 
     Raises:
         SourceError: a source cannot be read, or changed while it was.
         ReaderLost: a child was killed.
     """
-    stops = segment_stops(sources, whole.start.offset, segment_bytes if children > 1 else whole.stop + 1)
+    several = segment_stops(sources, whole.start.offset, segment_bytes)
+    stops = several if children > 1 else iter((whole.stop,))
     with ExitStack() as stack:
         crew = [stack.enter_context(standby.take()) for _ in range(children)]
         standby.dismiss()
@@ -114,11 +149,11 @@ def plan_in_children(
 
 
 def joined(
-    crew: Sequence[PlanningChild], sources: Sequence[Source], first: Segment, stops: Iterator[int]
+    crew: Sequence[PlanningWorker], sources: Sequence[Source], first: Segment, stops: Iterator[int]
 ) -> Iterator[Plan]:
     """Yield the plans of `first`, whose place is known, and of the segments behind it, which end at `stops`."""
     reached, sequence, end = first.start, first.sequence, sources[-1].end
-    asked: deque[tuple[PlanningChild, Segment]] = deque()
+    asked: deque[tuple[PlanningWorker, Segment]] = deque()
     turns = zip(cycle(crew), _segments(first, stops), strict=False)
     while True:
         for child, segment in islice(turns, len(crew) * _AHEAD - len(asked)):
@@ -184,11 +219,9 @@ class PlanningChild(AbstractContextManager["PlanningChild"]):
     """One process that plans; killed at the end of the block: it holds nothing that would be lost."""
 
     def __init__(self, modules: Sequence[str]) -> None:
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-P", "-c", _PROGRAM, *modules],
-            env=environment,
+            env=child_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             process_group=0,
@@ -238,6 +271,13 @@ class PlanningChild(AbstractContextManager["PlanningChild"]):
         self._process.wait()
 
 
+def child_environment() -> dict[str, str]:
+    """Return the variables that a child gets: without secrets, and with the way to our modules."""
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    return environment
+
+
 # What runs in a child
 
 
@@ -252,20 +292,33 @@ def main() -> None:
 
 
 def _work(orders: IO[bytes], answers: IO[bytes], modules: Sequence[str]) -> None:
+    for answer in told(_planned(orders, modules)):
+        _give(answers, answer)
+
+
+def _planned(orders: IO[bytes], modules: Sequence[str]) -> Iterator[Plan]:
+    for module in modules:
+        import_module(module)
+    recipe: Recipe = _take(orders)
+    planner = recipe()
+    while True:
+        yield from planner(_take(orders))
+
+
+def told(plans: Iterator[Plan]) -> Iterator[Plan | Exception]:
+    """Yield plans, and in place of an error that ends them that error, as the process that wants them shall raise it.
+
+    Raises:
+        EOFError: as raised by `plans`: nobody wants them any more.
+    """
     try:
-        for module in modules:
-            import_module(module)
-        recipe: Recipe = _take(orders)
-        planner = recipe()
-        while True:
-            for plan in planner(_take(orders)):
-                _give(answers, plan)
-    except (EOFError, BrokenPipeError):
+        yield from plans
+    except EOFError:
         raise
     except BulkSubmitError as error:
-        _give(answers, error)
-    except Exception:  # noqa: BLE001 - whatever it is, the parent has to tell it
-        _give(answers, RuntimeError(f"in the process that reads the sources:\n{traceback.format_exc()}"))
+        yield error
+    except Exception:  # noqa: BLE001 - whatever it is, it has to be told there
+        yield RuntimeError(f"in the process that reads the sources:\n{traceback.format_exc()}")
 
 
 def _take(orders: IO[bytes]) -> Any:

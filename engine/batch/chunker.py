@@ -1,8 +1,8 @@
 """Cuts blocks of tasks into frozen batches; `planning` feeds it, and `payload` renders the same bytes again.
 
 The batches lie end to end over the input: each begins where the one before it ended. A batch is closed, with its
-sha256, when a record comes that it cannot hold. It ends where a record that goes up begins, or where a block ends,
-because only there can reading begin again.
+sha256, when a record comes that it cannot hold. It ends where a record begins, or where a block ends, because only
+there can reading begin again.
 """
 
 from __future__ import annotations
@@ -56,10 +56,23 @@ _LEAST_SKIPPED = 1000
 
 
 class Chunker:
-    """Cuts tasks into batches of at most `limits`. A task that is longer by itself becomes a batch of its own."""
+    """Cuts tasks into batches of at most `limits`. A task that is longer by itself becomes a batch of its own.
 
-    def __init__(self, limits: Limits, start: Position, sequence: int, reference: ReferenceOf = no_reference) -> None:
+    `is_by_line`: whether reading can begin at any record, even a bad one, of the source at a joined offset. There, a
+    batch that has as many bad records as it may hold good ones ends before the next record; elsewhere with a block.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        start: Position,
+        sequence: int,
+        reference: ReferenceOf = no_reference,
+        is_by_line: Callable[[int], bool] = lambda _: True,
+    ) -> None:
         self._limits = limits
+        self._is_by_line = is_by_line
+        self._by_line = True
         self._reference = reference
         self._sequence = sequence
         self._reached = start
@@ -73,8 +86,9 @@ class Chunker:
 
     def feed(self, block: Block) -> Plan:
         """Take a block and return the batches that are closed by it."""
-        something = bool(block.raws or block.rejects or block.skips)
-        if something and (len(self._rejects) >= self._limits.records or self._skipped >= self._most_skipped):
+        self._by_line = self._is_by_line(self._reached.offset)
+        full = len(self._rejects) >= self._limits.records and not self._by_line
+        if (full or self._skipped >= self._most_skipped) and (block.raws or block.rejects or block.skips):
             self._close(self._reached)  # or bad or known records without end would fill the memory
         self._rejects += block.rejects
         self._skips += block.skips
@@ -85,10 +99,14 @@ class Chunker:
         self._reached = block.end
         return self._plan(last=False)
 
-    def finish(self) -> Plan:
-        """Close the last batch: the sources end with the block taken last."""
+    def close(self) -> None:
+        """Close the open batch behind the block taken last, if it holds anything."""
         if self._start.offset < self._reached.offset or self._rejects:
             self._close(self._reached)
+
+    def finish(self) -> Plan:
+        """Close the last batch: the sources end with the block taken last."""
+        self.close()
         return self._plan(last=True)
 
     def _plan(self, *, last: bool) -> Plan:
@@ -103,12 +121,17 @@ class Chunker:
         more = 1 + self._reference_bytes + self._limits.record_bytes  # 1: the comma or bracket
         edges = list(accumulate([len(task) + more for task in block.raws], initial=0))
         first = 0
-        while first < len(block.raws):
-            fitting = bisect_right(edges, edges[first] + self._limits.bytes - self._size) - 1
-            last = min(fitting, first + self._limits.records - len(self._tasks))
-            if last <= first and self._tasks:
-                start = Position(block.offsets[first], block.indexes[first], block.lines[first])
+        while True:
+            start, before = self._after_rejects(block, first)
+            if first == before:
+                if start is None:
+                    return
                 self._close(start)
+                continue
+            fitting = bisect_right(edges, edges[first] + self._limits.bytes - self._size) - 1
+            last = min(fitting, first + self._limits.records - len(self._tasks), before)
+            if last <= first and self._tasks:
+                self._close(_begin(block, first))
                 continue
             last = max(last, first + 1)
             self._offsets += block.offsets[first:last]
@@ -117,6 +140,20 @@ class Chunker:
             self._tasks += block.raws[first:last]
             self._size += edges[last] - edges[first]
             first = last
+
+    def _after_rejects(self, block: Block, first: int) -> tuple[Position | None, int]:
+        """Return where a batch ends that has its fill of bad records: where the next one begins, good or bad.
+
+        With it, before which task of the block that is, of those from `first` on; None if it is not in the block.
+        """
+        most, count = self._limits.records, len(block.raws)
+        if len(self._rejects) < most or not self._by_line:
+            return None, count
+        good = bisect_right(block.indexes, self._rejects[most - 1].index, first)
+        bad = self._rejects[most] if len(self._rejects) > most else None
+        if bad is not None and (good == count or bad.index < block.indexes[good]):
+            return Position(bad.offset, bad.index, bad.line), good
+        return (_begin(block, good) if good < count else None), good
 
     def _open(self, start: Position) -> None:
         self._start = start
@@ -150,6 +187,10 @@ class Chunker:
         self._open(end)
         self._rejects, self._skips, self._taken, self._keys = later_rejects, later_skips, later_taken, later_keys
         self._skipped = skipped_later
+
+
+def _begin(block: Block, number: int) -> Position:
+    return Position(block.offsets[number], block.indexes[number], block.lines[number])
 
 
 def _parted(column: list[_Indexed], end: int) -> tuple[list[_Indexed], list[_Indexed]]:

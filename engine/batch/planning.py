@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.batch.children import Planner, Segment, Standby, plan_in_children
+from engine.batch.children import Crew, Planner, Segment, Standby, plan_in_children
 from engine.batch.chunker import Chunker, Plan, ReferenceOf, no_reference
 from engine.batch.mapping import Mapper
 from engine.clock import SystemClock
@@ -24,10 +24,10 @@ from engine.ledger.address import LedgerAddress, PostgresAddress
 from engine.model.batch import Batch, Limits
 from engine.model.errors import Unavailable
 from engine.model.job import Job
-from engine.model.record import LINE_FORMATS, Position, Source
+from engine.model.record import LINE_FORMATS, Position, Source, source_at
 from engine.model.settings import ServiceSettings, Settings, SourceSettings, without_secrets_in
 from engine.services.base import Answer, Call, Service, ServiceModule
-from engine.source.reader import WINDOW_BYTES, read_blocks
+from engine.source.reader import SEGMENT_BYTES, WINDOW_BYTES, read_blocks, segment_stops
 
 if TYPE_CHECKING:
     from engine.batch.known import FamilyMemory
@@ -67,6 +67,8 @@ class PlanningRecipe(Struct, frozen=True):
     """As an entry point says it: `package.module`, or `package.module:object`."""
     ledger: LedgerAddress | None = None
     """Where it stands what the family of the job knows; nothing is looked up without it."""
+    segment_bytes: int = SEGMENT_BYTES
+    """About the part of the sources that is planned by itself."""
 
     @property
     def here(self) -> bool:
@@ -100,6 +102,7 @@ class PlanningRecipe(Struct, frozen=True):
                     sequence=segment.sequence,
                     reference=reference_of(service),
                     stop=segment.stop,
+                    segment_bytes=self.segment_bytes,
                     known=self._known(opened),
                 )
 
@@ -135,26 +138,41 @@ def without_secrets(service: ServiceSettings) -> ServiceSettings:
     return cast("ServiceSettings", without_secrets_in(service))
 
 
-def standby_for(recipe: PlanningRecipe, last: Batch | None) -> Standby:
-    """Start the processes that will plan for a run that goes on after the batch `last`; none, if it needs none."""
+def standby_for(
+    recipe: PlanningRecipe, last: Batch | None, dask: str = "", environment: Mapping[str, str] | None = None
+) -> Crew:
+    """Start the processes that will plan for a run that goes on after the batch `last`; none, if it needs none.
+
+    `dask` names a cluster that plans in their place, unless what is planned depends on what was planned before;
+    `environment`: as of `DaskCluster`.
+    """
+    if dask and not recipe.job.read_complete and not recipe.in_turn:
+        from engine.batch.dask import DaskCluster  # noqa: PLC0415 - only where one is asked for
+
+        return DaskCluster(dask, environment)
     unread_bytes = recipe.job.size_bytes - (last.end.offset if last else 0)
     children = 0 if recipe.job.read_complete else _child_count(recipe, unread_bytes, alone=False)
     return Standby(children, (__name__, recipe.module.partition(":")[0]))
 
 
-def plan_job(recipe: PlanningRecipe, last: Batch | None, standby: Standby | None) -> Iterator[Plan]:
+def plan_job(recipe: PlanningRecipe, last: Batch | None, standby: Crew | None) -> Iterator[Plan]:
     """Cut the sources of a job into batches, from where the batch frozen `last` ends: here, or in other processes.
 
     Without `standby`, nothing else goes on beside, and every core may read.
     """
     start, sequence = (last.end, last.sequence + 1) if last else (Position(), 0)
     whole = Segment(start, sequence, recipe.job.size_bytes)
-    children = _child_count(recipe, whole.stop - start.offset, alone=standby is None)
+    crew_size = standby.size if standby else 0
+    children = crew_size or _child_count(recipe, whole.stop - start.offset, alone=standby is None)
     if children > 1 and recipe.in_turn:  # only a child that begins where the last batch ends knows what was before
         children = 1
     if not children:
         return recipe()(whole)
-    return plan_in_children(recipe, recipe.job.sources, whole, children=children, standby=standby or Standby())
+    standby = standby or Standby()
+    segment_bytes = recipe.segment_bytes
+    return plan_in_children(
+        recipe, recipe.job.sources, whole, children=children, standby=standby, segment_bytes=segment_bytes
+    )
 
 
 def _child_count(recipe: PlanningRecipe, unread_bytes: int, *, alone: bool) -> int:
@@ -184,26 +202,31 @@ def plan_batches(  # noqa: PLR0913 - everything that boundaries depend on
     reference: ReferenceOf = no_reference,
     stop: int | None = None,
     window_bytes: int = WINDOW_BYTES,
+    segment_bytes: int = SEGMENT_BYTES,
     known: FamilyMemory | None = None,
 ) -> Iterator[Plan]:
     """Yield batches from `start` up to `stop`, numbered from `sequence` on; the last step, and only that, says so.
 
-    To go on after a batch, pass its `end` and its sequence + 1. A step blocks for some milliseconds: iterate it in a
-    worker thread.
+    A batch ends wherever `segment_stops` cuts the sources, so that whoever plans them in segments makes the same
+    batches. To go on after a batch, pass its `end` and its sequence + 1. A step blocks for some milliseconds: iterate
+    it in a worker thread.
 
     Raises:
         SourceError: a source cannot be read, or changed while it was.
     """
     reached = start or Position()
-    chunker = Chunker(limits, reached, sequence, reference)
+    chunker = Chunker(limits, reached, sequence, reference, lambda at: source_at(sources, at).format in LINE_FORMATS)
     quiet = 0
     proof = None if known and known.marker.needs_rows else mapper.proof
-    for block in read_blocks(sources, reached, settings, window_bytes, stop=stop, proof=proof):
-        tasks = mapper.apply(block)
-        plan = chunker.feed(known.apply(block, tasks) if known else tasks)
-        quiet = 0 if plan.batches else (quiet + 1) % _QUIET_BLOCKS
-        if not quiet:
-            yield plan
+    for cut in segment_stops(sources, reached.offset, segment_bytes, stop=stop):
+        for block in read_blocks(sources, reached, settings, window_bytes, stop=cut, proof=proof):
+            tasks = mapper.apply(block)
+            plan = chunker.feed(known.apply(block, tasks) if known else tasks)
+            reached = plan.reached
+            quiet = 0 if plan.batches else (quiet + 1) % _QUIET_BLOCKS
+            if not quiet:
+                yield plan
+        chunker.close()
     yield chunker.finish()
 
 

@@ -200,6 +200,7 @@ def submit(
     strict: options.Strict = False,
     again: options.SubmitAgain = False,
     delta: options.Delta = False,
+    dask: options.Dask = "",
     load: LoadOptions,
     limits: LimitOptions,
     output_options: OutputOptions,
@@ -218,6 +219,7 @@ def submit(
         strict=strict,
         again=again,
         delta=delta,
+        dask=dask,
         **_order(load, limits),
     )
     return _perform(work, ledger, output_options)
@@ -240,6 +242,8 @@ def resume(
     job: options.JobArgument,
     config: options.NewConfig = None,
     processes: options.Processes = None,
+    dask: options.Dask = "",
+    parked: options.Parked = False,
     metrics_textfile: options.MetricsTextfile = None,
     until: options.UntilTheEnd = "",
     yes: options.Yes = False,
@@ -259,6 +263,8 @@ def resume(
         ledger,
         config=config,
         processes=processes,
+        dask=dask,
+        parked=parked,
         limits=_run_limits(limits),
         metrics_textfile=metrics_textfile,
         until=until,
@@ -271,6 +277,29 @@ def resume(
         shall, otherwise = "all of it shall be sent", f"job {job} was not resumed"
         _confirm(str(canceled), "Send all of it now?", shall=shall, otherwise=otherwise)
     return _perform(partial(work, reopen=True), ledger, output_options)
+
+
+@_command()
+def work(
+    *,
+    job: options.JobIfAny = None,
+    stay: options.Stay = False,
+    processes: options.Processes = None,
+    dask: options.Dask = "",
+    ledger: options.LedgerPath = DEFAULT_LEDGER,
+    output_options: OutputOptions,
+) -> Screen:
+    """Send jobs together with other processes.
+
+    On this machine or on others: the ledger is a database of PostgreSQL that all of them reach. Each takes
+    some batches at a time, and what a lost one had is taken over. Where no process reads a job's sources any more, this
+    one does.
+    """
+    from engine.cli.output.result import work_screen
+    from engine.cli.signals import perform
+
+    done = perform(partial(engine.work, job, ledger, stay=stay, processes=processes, dask=dask), output_options)
+    return work_screen(done, ledger)
 
 
 @_command()

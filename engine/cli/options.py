@@ -262,6 +262,20 @@ Processes: TypeAlias = Annotated[
         max=64,
     ),
 ]
+Stay: TypeAlias = Annotated[
+    bool, _option("--stay", "Wait for further jobs, or for one of that name, until it is stopped.")
+]
+Parked: TypeAlias = Annotated[
+    bool, _option("--parked", "Send the shards, too, that were parked since several workers were lost with them.")
+]
+Dask: TypeAlias = Annotated[
+    str,
+    _option(
+        "--dask CLUSTER",
+        "Read the sources on a Dask cluster: tcp://HOST:PORT of its scheduler, or local:N for one of N processes here. "
+        "With a ledger in PostgreSQL, its workers send, too.",
+    ),
+]
 MetricsTextfile: TypeAlias = Annotated[
     Path | None,
     _option(

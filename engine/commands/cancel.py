@@ -61,6 +61,8 @@ async def _cancel(job: Job, ledger: Ledger, setup: wiring.Setup, memory: RunMemo
     await ledger.set_job_state(job.name, JobState.CANCELED)
     job = replace(job, state=JobState.CANCELED)
     async with wiring.open_run(setup, job, ledger, memory.emit, stop) as run:
+        if ledger.shares_jobs:
+            await unless_stopped(stop, wiring.shards_of(setup, run).alone)
         try:
             await unless_stopped(stop, lambda: cancel_batches(run))
         except CallFailed as failure:

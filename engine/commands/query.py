@@ -399,7 +399,18 @@ async def _job_status(
     tried_again = await retried(job, ledger) if whole and (job.parent or tally.failed or tally.rejected) else None
     last_step = await ledger.last_step_at(job.name) if runs and runs[-1].ended_at is None else 0.0
     return JobStatus(
-        job, tally, running, working, can, runs, samples, later, retried=tried_again, last_step_at=last_step
+        job,
+        tally,
+        running,
+        working,
+        can,
+        runs,
+        samples,
+        later,
+        await ledger.workers(job.name) if whole else (),
+        await ledger.shards(job.name) if whole else (),
+        retried=tried_again,
+        last_step_at=last_step,
     )
 
 

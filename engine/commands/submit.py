@@ -43,7 +43,9 @@ from engine.model.errors import (
     JobCanceled,
     JobError,
     JobLocked,
+    LeaseLost,
     OtherJobs,
+    ShardsParked,
     SourceChanged,
     StrictRejects,
 )
@@ -51,6 +53,7 @@ from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Tally
 from engine.model.record import source_at
 from engine.model.settings import RunLimits
+from engine.model.shard import ShardState
 from engine.model.submission import UNSENT, State
 from engine.progress.events import JobEnded, JobStarted, Listener, Noticed, fan_out, unheard
 from engine.progress.text import count
@@ -58,6 +61,7 @@ from engine.run.bounds import Bounds, check_open, ending_of
 from engine.run.context import Run, Stop, unless_stopped
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
+from engine.run.shards import tell_tally
 from engine.source.given import Sources, names_of
 from engine.source.sources import check_unchanged
 
@@ -77,6 +81,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     strict: bool = False,
     again: bool = False,
     processes: int | None = None,
+    dask: str = "",
     delta: bool = False,
     family: str | None = None,
     accept_new: bool = False,
@@ -100,6 +105,8 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         strict: send nothing if any record is not fit to be sent.
         again: send the records even if a job of this ledger has taken them already.
         processes: that read beside this one; as configured where left out.
+        dask: cluster on which the sources are read: "tcp://host:port", or "local:N" for one of N processes here. Its
+            workers must find the sources under the same paths. Records of a family are read here all the same.
         delta: skip the records that an earlier job of the family has created.
         family: the load that comes back, which the job is one of; with `delta` the configuration file's name where left
             out, otherwise none. Whatever the job sends, its family knows from then on.
@@ -118,7 +125,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     stop = stop or Stop()
     text = wiring.read_config(config)
     ledger = ledger_path(ledger, wiring.configured_ledger(config, text))
-    setup = wiring.load(text, processes=processes, limits=limits, textfile=metrics_textfile)
+    setup = wiring.load(text, processes=processes, dask=dask, limits=limits, textfile=metrics_textfile)
     check_open(setup.settings.window, wiring.CLOCK.now())
     named = names_of(sources)
     begun = left_off(named, folder_beside(ledger)) if named is not None and job is None and output is None else ""
@@ -244,6 +251,8 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
     *,
     config: Config | None = None,
     processes: int | None = None,
+    dask: str = "",
+    parked: bool = False,
     limits: RunLimits | None = None,
     metrics_textfile: Path | str | None = None,
     reopen: bool = False,
@@ -259,6 +268,8 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
         config: from now on the job's configuration; addresses, secrets and `[send]` may differ, and where tasks go
             while nothing was created or released.
         processes: that read beside this one; as configured where left out.
+        dask: as of `submit`.
+        parked: send the shards, too, with which several workers were lost.
         limits: of this run; what is left out is as configured.
         metrics_textfile: as of `submit`.
         until: "finished": follow the tasks of a job that was submitted until they are created to their end, too.
@@ -286,8 +297,12 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
                 await check_reopening(job, opened, reopen=reopen)
             if text is not None:
                 job = await replace_config(job, text, opened, emit, stop)
+            if parked:
+                await opened.open_shards(name, parked=True)
             setup = wiring.load(job.config, limits=limits) if until else None  # whose deadline counts from here on
-            result = await go_on(job, opened, emit, stop, processes=processes, limits=limits, textfile=metrics_textfile)
+            result = await go_on(
+                job, opened, emit, stop, processes=processes, dask=dask, limits=limits, textfile=metrics_textfile
+            )
             if setup is not None and result.state == JobState.FINISHED:
                 return await follow_to_the_end(await opened.job(name), setup, opened, emit, stop)
             return result
@@ -334,6 +349,7 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
     command: str = "resume",
     note: str = "",
     processes: int | None = None,
+    dask: str = "",
     limits: RunLimits | None = None,
     overwritten: SourceChanged | None = None,
     textfile: Path | str | None = None,
@@ -355,7 +371,7 @@ async def go_on(  # noqa: PLR0913 - what a run is made of
         return nothing_sent(result, job.config, limits)
     changed = None
     try:
-        setup = wiring.load(job.config, processes=processes, limits=limits, textfile=textfile)
+        setup = wiring.load(job.config, processes=processes, dask=dask, limits=limits, textfile=textfile)
         check_open(setup.settings.window, wiring.CLOCK.now())
         if not job.read_complete or not UNSENT.isdisjoint(tally.states):  # what was released is followed in any case
             changed = overwritten or _changed(job, tally)
@@ -467,13 +483,18 @@ async def _work_on(  # noqa: PLR0913 - as above
     started, emit = wiring.CLOCK.monotonic(), memory.emit
     last = await ledger.last_batch(job.name)
     with report_writer(job, ledger, setup) as reports:
-        with wiring.standby(setup, job, last, ledger.address) as standby:
+        with (
+            wiring.standby(setup, job, last, ledger.address) as standby,
+            wiring.senders(setup, ledger, standby) as cluster,
+        ):
             read_bytes = last.end.offset if last else 0
             before = await ledger.tally(job.name)
             emit(JobStarted(job.name, job.size_bytes, read_bytes, before))
             in_flight = InFlight(setup.settings.send, wiring.CLOCK, emit)
             bounds = _bounds(setup, before, stop, emit)
-            async with wiring.open_run(setup, job, ledger, fan_out(emit, in_flight.hear), stop) as opened_run:
+            async with wiring.open_run(
+                setup, job, ledger, fan_out(emit, in_flight.hear), stop, in_flight
+            ) as opened_run:
                 most = setup.settings.limits.max_records
                 run = replace(
                     opened_run,
@@ -484,11 +505,19 @@ async def _work_on(  # noqa: PLR0913 - as above
                 )
                 run = await _learnt(replace(run, emit=fan_out(emit, reports.hear, bounds.hear)), last)
                 pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)
-                beside = (bounds.watch, reports.follow, partial(memory.follow, in_flight))
+                beside: list[Callable[[], Coroutine[Any, Any, None]]]
+                beside = [bounds.watch, reports.follow, partial(memory.follow, in_flight)]
+                if ledger.shares_jobs:
+                    beside.append(partial(tell_tally, job, ledger, wiring.CLOCK, emit))
+                if cluster is not None:
+                    from engine.commands.dask_work import send_on  # noqa: PLC0415 - which goes on with jobs itself
+
+                    beside.append(partial(send_on, cluster, job, ledger, stop, emit))
                 async with wiring.receiving(setup, pipeline.hear, emit):
                     error = stop.error or await _within_deadline(pipeline, run, setup, beside) or changed
                 if error is stop.sending_error and stop.error is None and await _is_done(job.name, ledger):
                     error = None  # nothing was left to be sent
+                error = error or await _parked(job, ledger)
                 note = ""
                 if error is None:
                     await cancel_orphans(run)
@@ -499,6 +528,15 @@ async def _work_on(  # noqa: PLR0913 - as above
         result = await summarize(job, ledger, started, error, setup=setup, note=note, before=before, begun=reports)
     emit(JobEnded(job.name, result.state))
     return result
+
+
+def _taken_over(job: Job, ledger: Ledger) -> LeaseLost | None:
+    """Return an error if another process has the job by now: that one ends it."""
+    try:
+        ledger.check_lock(job.name)
+    except LeaseLost as error:
+        return error
+    return None
 
 
 async def _learnt(run: Run, last: Batch | None) -> Run:
@@ -521,6 +559,19 @@ def _bounds(setup: wiring.Setup, before: Tally, stop: Stop, emit: Listener) -> B
     settings = setup.settings
     ending = ending_of(settings.window, setup.deadline_at, wiring.CLOCK.now())
     return Bounds(settings.limits, ending, before, wiring.CLOCK, stop, emit)
+
+
+async def _parked(job: Job, ledger: Ledger) -> ShardsParked | None:
+    """Return that shards are not sent any more since workers were lost with them, if there are any."""
+    shards = [shard for shard in await ledger.shards(job.name) if shard.state is ShardState.PARKED]
+    if not shards:
+        return None
+    first = shards[0]
+    return ShardsParked(
+        f"{count(len(shards), 'shard')} of batches {'is' if len(shards) == 1 else 'are'} parked: with batches "
+        f"{first.first} to {first.last}, {count(first.losses, 'worker')} were lost ({', '.join(first.lost.split())}). "
+        f"What is in them may end a worker. See why, then run `bulksubmit resume {job.name} --parked`"
+    )
 
 
 async def _is_done(name: str, ledger: Ledger) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
@@ -21,8 +22,9 @@ from msgspec.structs import asdict, replace
 
 from engine.adaptive.batch_size import BatchBytes
 from engine.adaptive.settle_time import SettleTime
-from engine.batch.children import Standby
+from engine.batch.children import Crew, child_environment
 from engine.batch.chunker import Plan
+from engine.batch.dask import DaskCluster, check_dask
 from engine.batch.known import FamilyMemory, marker_for
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
@@ -65,10 +67,11 @@ from engine.model.payload import Payload
 from engine.model.record import Block, Position, Skipped
 from engine.model.settings import AUTO, BatchSettings, RunLimits, ServiceSettings, Settings, SourceSettings
 from engine.progress.events import Listener
-from engine.run.context import Run, Stop
+from engine.run.context import Run, Stop, beside
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
 from engine.run.poller import Poller
+from engine.run.shards import Shards, lease_terms, worker_name
 from engine.run.uploader import Uploader
 from engine.services.base import Caller, Service, ServiceModule
 from engine.services.described.shipped import KIND, is_shipped, shipped_kinds, whole
@@ -76,6 +79,7 @@ from engine.source.reader import read_blocks
 
 if TYPE_CHECKING:
     from engine.http.client import Client
+    from engine.http.share import Share
 
 SERVICES = {
     "sama": "engine.services.sama",
@@ -108,6 +112,8 @@ class Setup(Struct, frozen=True):
     """Puts one that hears each call before the caller."""
     hears: Callable[[Client], Client] | None = None
     """Puts one that hears each request, with its credentials, before the client."""
+    dask: str = ""
+    """The cluster on which sources are read: as `check_dask` takes it; "" for none."""
 
     @property
     def textfile(self) -> Path | None:
@@ -182,16 +188,20 @@ def load(
     expand: Expand = expand_secret,
     *,
     processes: int | None = None,
+    dask: str = "",
     limits: RunLimits | None = None,
     textfile: Path | str | None = None,
 ) -> Setup:
     """Check the text of a configuration; `processes` stands above `source.processes`, `limits` above what it limits.
 
-    `textfile` stands above `metrics.textfile`. A deadline counts from now on.
+    `textfile` stands above `metrics.textfile`. `dask` names the cluster on which sources are read. A deadline counts
+    from now on.
 
     Raises:
         ConfigError: names the key and what to do.
     """
+    if dask:
+        check_dask(dask)
     tables, service = _tables(text)
     module = service_module(service.get("kind"))
     settings = check(Settings, {**tables, "service": {}}, "", expand)
@@ -207,7 +217,7 @@ def load(
     deadline, zone = settings.limits.deadline, zone_of(settings.window.zone)
     at = deadline_at(deadline, CLOCK.now(), zone) if deadline else None
     variables = secret_variables(Settings, tables) | secret_variables(module.SETTINGS, service)
-    return Setup(settings, check(module.SETTINGS, service, "service", expand), module, at, variables)
+    return Setup(settings, check(module.SETTINGS, service, "service", expand), module, at, variables, dask=dask)
 
 
 def _tables(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -319,7 +329,7 @@ class Offline(Struct, frozen=True):
         self,
         job: Job,
         last: Batch | None,
-        standby: Standby | None = None,
+        standby: Crew | None = None,
         most_bytes: int | None = None,
         ledger: LedgerAddress | None = None,
     ) -> Iterator[Plan]:
@@ -442,14 +452,14 @@ def check_settings(setup: Setup, job: Job) -> None:
 
 
 @asynccontextmanager
-async def online(setup: Setup, job: Job, emit: Listener) -> AsyncIterator[Service]:
-    """Open the way to the service."""
+async def online(setup: Setup, job: Job, emit: Listener, share: Share | None = None) -> AsyncIterator[Service]:
+    """Open the way to the service. `share`: what this worker has of the limits that all workers share."""
     load_aiohttp()
     from engine.http.caller import open_caller  # noqa: PLC0415 - aiohttp: 0.05 s, only where something is sent
 
     from_environment().before(check_base_url(setup.service.base_url))  # whatever cannot be called, better now
     send = setup.settings.send
-    async with open_caller(setup.service, send, clock=CLOCK, emit=emit, hears=setup.hears) as opened:
+    async with open_caller(setup.service, send, clock=CLOCK, emit=emit, hears=setup.hears, share=share) as opened:
         caller: Caller = setup.overhear(opened) if setup.overhear else opened
         opened_service = setup.module.build(setup.service, setup.settings.batch, job, caller, CLOCK, emit)
         if send.settle_seconds is not None:
@@ -458,16 +468,55 @@ async def online(setup: Setup, job: Job, emit: Listener) -> AsyncIterator[Servic
 
 
 @asynccontextmanager
-async def open_run(setup: Setup, job: Job, ledger: Ledger, emit: Listener, stop: Stop) -> AsyncIterator[Run]:
-    """Open the way to the service for one run of a job."""
-    async with online(setup, job, emit) as service:
-        settle_time = SettleTime(service.settle_seconds, job.slowest_start)
-        yield Run(job, service, ledger, CLOCK, random.random, emit, stop, settle_time)
+async def open_run(
+    setup: Setup, job: Job, ledger: Ledger, emit: Listener, stop: Stop, in_flight: InFlight | None = None
+) -> AsyncIterator[Run]:
+    """Open the way to the service for one run of a job; where several send it, with this one's part of the limits.
+
+    `in_flight`: the places for batches, which are a part of them.
+    """
+    run_with = partial(_run_of, job, ledger, emit, stop)
+    if not ledger.shares_jobs:
+        async with online(setup, job, emit) as service:
+            yield run_with(service)
+        return
+    from engine.http.share import Share  # noqa: PLC0415 - with the client, only where something is sent
+    from engine.run.sharing import Sharing, budget_name  # noqa: PLC0415 - likewise
+
+    share, places = Share(worker_name()), in_flight or InFlight(setup.settings.send, CLOCK, emit)
+    async with online(setup, job, emit, share) as service:
+        sharing = Sharing(budget_name(setup.service), ledger.revise, share, places, CLOCK, emit)
+        async with beside(sharing.run):
+            yield run_with(service)
 
 
-def standby(setup: Setup, job: Job, last: Batch | None, ledger: LedgerAddress | None = None) -> Standby:
+def _run_of(job: Job, ledger: Ledger, emit: Listener, stop: Stop, service: Service) -> Run:
+    settle_time = SettleTime(service.settle_seconds, job.slowest_start)
+    return Run(job, service, ledger, CLOCK, random.random, emit, stop, settle_time)
+
+
+def standby(setup: Setup, job: Job, last: Batch | None, ledger: LedgerAddress | None = None) -> Crew:
     """Start the processes that will read beside a run: they need the time in which the way to the service is opened."""
-    return standby_for(_recipe(setup, job, ledger), last)
+    return standby_for(_recipe(setup, job, ledger), last, setup.dask, _environment_of_senders(ledger))
+
+
+def senders(setup: Setup, ledger: Ledger, standby: Crew) -> AbstractContextManager[DaskCluster | None]:
+    """Return the Dask cluster whose workers send, too, where there is one and the ledger can be shared.
+
+    `standby`: what reads the sources, which may be that cluster.
+    """
+    if not setup.dask or not ledger.shares_jobs:
+        return nullcontext()
+    if isinstance(standby, DaskCluster):
+        return nullcontext(standby)
+    return DaskCluster(setup.dask, _environment_of_senders(ledger.address))
+
+
+def _environment_of_senders(ledger: LedgerAddress | None) -> Mapping[str, str] | None:
+    """Return the variables of a cluster of our own: who sends needs the secrets; who only reads, none."""
+    if not isinstance(ledger, PostgresAddress):
+        return None
+    return {**os.environ, **child_environment()}
 
 
 def _recipe(setup: Setup, job: Job, ledger: LedgerAddress | None) -> PlanningRecipe:
@@ -479,11 +528,14 @@ def pipeline(
     run: Run,
     in_flight: InFlight | None = None,
     pace: PlanPace | None = None,
-    standby: Standby | None = None,
+    standby: Crew | None = None,
+    *,
+    plans_job: bool = True,
 ) -> Pipeline:
     """Join the parts of one run.
 
     `in_flight`: the places for batches, made by a caller that lets it hear of push-back. `pace` holds plans back.
+    `plans_job`: this process holds the job's lock; else it only sends what another one freezes.
     """
     parts = offline(setup, run.job, run.service)
     send = setup.settings.send
@@ -499,7 +551,19 @@ def pipeline(
     payloads = _InThreads(parts.payloads(run.job), run.indexes)
     uploader = Uploader(run, payloads, sizes if send.max_in_flight == AUTO else None)
     places = in_flight or InFlight(send, run.clock, run.emit)
-    return Pipeline(run, plans, uploader, Poller(run, send, payloads), places, send)
+    poller = Poller(run, send, payloads)
+    shards = shards_of(setup, run, places, plans_job=plans_job) if run.ledger.shares_jobs else None
+    return Pipeline(run, plans, uploader, poller, places, send, shards)
+
+
+def shards_of(setup: Setup, run: Run, places: InFlight | None = None, *, plans_job: bool = True) -> Shards:
+    """Return what this process has of a job that several send. `places`: for the batches that it sends."""
+    terms = lease_terms(setup.settings.send)
+
+    def has_places() -> bool:
+        return places is None or places.limit > 0
+
+    return Shards(run.job, run.ledger, run.clock, run.stop, terms, plans=plans_job, has_places=has_places)
 
 
 @asynccontextmanager

@@ -43,6 +43,7 @@ from engine.http.losses import Lost
 from engine.http.messages import described, failure, is_of_a_store, said_in
 from engine.http.retry import CallState, GiveUp, RetryRules, decide
 from engine.http.secrets import Credentials, HidingFile
+from engine.http.share import Share
 from engine.http.throttle import Throttle
 from engine.http.tokens import ExchangePlace, Tokens, check_exchange, exchanged_secrets
 from engine.http.urls import check_base_url, check_upload_url, exact_hosts, is_loopback
@@ -64,7 +65,7 @@ MOST_UNDER_WAY = "as many requests are under way as max_in_flight and polls_in_f
 class HttpCaller:
     """Makes calls: paced, retried while that is safe, classified. Implements `engine.services.base.Caller`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it makes calls with, and what is passed in for tests
         self,
         client: Client,
         service: ServiceSettings,
@@ -73,8 +74,12 @@ class HttpCaller:
         clock: Clock,
         draw: Callable[[], float] = random.random,
         emit: Listener = unheard,
+        share: Share | None = None,
     ) -> None:
-        """Join the parts; `draw` returns random numbers in [0, 1)."""
+        """Join the parts; `draw` returns random numbers in [0, 1).
+
+        `share`: what this worker has of the limits that all workers share; of this caller alone.
+        """
         self._client = client
         self._service = service
         base_url = check_base_url(service.base_url)
@@ -91,9 +96,11 @@ class HttpCaller:
         self._emit = emit
         rules = RetryRules(settings.retry_base_seconds, settings.retry_cap_seconds, settings.give_up_seconds)
         paces = [pace for pace in (settings.requests_per_second, service.most_requests_per_second) if pace is not None]
-        self._throttle = Throttle(rules, min(paces, default=None), draw)
+        self._throttle = Throttle(rules, min(paces, default=None), draw, share)
+        if share is not None:
+            share.on_grant = self._wake
         self._next_turn: anyio.Event | None = None
-        """Given when a call that probed has ended; None while nobody waits for it."""
+        """Given when a call that probed has ended, or with a grant; None while nobody waits for it."""
         self._request_slots = asyncio.Semaphore(settings.most_in_flight + settings.polls_in_flight)
         self._tokens: Tokens | None = None
         self._exchange = service.exchange()
@@ -253,7 +260,12 @@ class HttpCaller:
         probed = state.probing
         if news := self._throttle.observe(state, verdict, self._clock.monotonic()):
             self._emit(news)
-        if probed and self._next_turn is not None:
+        if probed:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have all calls ask anew that wait for others."""
+        if self._next_turn is not None:
             self._next_turn.set()
             self._next_turn = None
 
@@ -302,7 +314,7 @@ def _address(url: str, query: tuple[tuple[str, str], ...]) -> tuple[URL, URL | N
 
 
 @asynccontextmanager
-async def open_caller(
+async def open_caller(  # noqa: PLR0913 - as above
     service: ServiceSettings,
     settings: SendSettings,
     *,
@@ -310,10 +322,11 @@ async def open_caller(
     draw: Callable[[], float] = random.random,
     emit: Listener = unheard,
     hears: Callable[[Client], Client] | None = None,
+    share: Share | None = None,
 ) -> AsyncIterator[HttpCaller]:
     """Open connections to a service and, for presigned uploads, to the hosts that it allows.
 
-    `hears` puts one that hears each request, with its credentials, before the client.
+    `hears` puts one that hears each request, with its credentials, before the client. `share`: as of `HttpCaller`.
 
     Raises:
         ConfigError: its `base_url`, or where its tokens are got, is neither https nor on loopback.
@@ -324,4 +337,4 @@ async def open_caller(
         trusted.append(check_exchange(exchange).host or "")
     async with open_client(settings, trusted_hosts=trusted, anywhere=is_loopback(host)) as opened:
         client = hears(opened) if hears else opened
-        yield HttpCaller(client, service, settings, clock=clock or SystemClock(), draw=draw, emit=emit)
+        yield HttpCaller(client, service, settings, clock=clock or SystemClock(), draw=draw, emit=emit, share=share)

@@ -31,19 +31,10 @@ from http import HTTPStatus
 import msgspec
 from msgspec.structs import replace
 
+from engine.adaptive.window import Allowance
 from engine.model import errors
 from engine.model.error_hints import Blame, Carries, Refusal
 from engine.model.settings import WindowHeaders
-
-
-class Allowance(msgspec.Struct, frozen=True):
-    """What an answer says of the service's window of requests."""
-
-    limit: int
-    remaining: int
-    ends_in_seconds: float
-    fixed: bool = False
-    """The service does not tell when the window ends: it lasts so long at most, from the first answer in it."""
 
 
 class Verdict(msgspec.Struct, frozen=True):

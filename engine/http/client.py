@@ -272,8 +272,7 @@ def _session(settings: SendSettings, resolver: AbstractResolver, *, keep_seconds
     connector = aiohttp.TCPConnector(limit=0, resolver=resolver, **keeping)
     put_before(connector, asyncio.get_running_loop())
     timeout = aiohttp.ClientTimeout(
-        # An answer that drips is waited for no longer than one that does not come.
-        total=min(settings.call_seconds, max(settings.give_up_seconds, settings.answer_seconds)),
+        total=settings.longest_call_seconds,
         connect=settings.connect_seconds,
         sock_connect=settings.connect_seconds,
         sock_read=settings.answer_seconds,

@@ -25,7 +25,7 @@ MOST_PROXY_ANSWERS = 2
 """To one release, before the service itself is asked what became of the batch; to one call with `few_tries`, before it
 is handed back."""
 
-MOST_LOSSES = 4
+MOST_LOST_WORKERS = 4
 """Of a call with `few_tries`: connections that broke under it."""
 _TIME_OUT_LOSSES = 2
 """A timeout counts for so many: it is seldom chance, and the next one would take as long."""
@@ -98,6 +98,8 @@ class CallState(msgspec.Struct):
     """Its place in the queue of all calls."""
     probing: bool = False
     """It has its lane's turn to probe."""
+    counted: bool = False
+    """It holds a request of the service's window."""
     under_way: bool = False
     sent_at: float = 0.0
     price: int = 0
@@ -134,7 +136,7 @@ def decide(
     `draw` is uniform in [0, 1); `has_answered`: whoever is called has answered in words of its own in this run.
     """
     call = state.call
-    if call.few_tries and state.losses >= MOST_LOSSES:
+    if call.few_tries and state.losses >= MOST_LOST_WORKERS:
         return GiveUp("it was lost on the way again and again")
     if verdict.by_proxy and state.attempts >= MOST_PROXY_ANSWERS:
         if call.few_tries:

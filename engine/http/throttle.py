@@ -12,6 +12,9 @@ a call back, in this order:
    it was found to take;
 4. the window of requests that the service's headers tell of (`WindowBudget`).
 
+With a `Share`, pace, window and the turn to probe are those of all workers together; nothing goes out while it is not
+known what the others send.
+
 Calls that get through or fail together are a lane. Uploads go to another host than the rest, and calls that must not be
 repeated fail in their own way: the service may well answer every poll and lose every one of them. Pace and window are
 one for all calls to the service, and a push-back is obeyed by everybody; only a call that names a lane (`Call.lane`),
@@ -29,31 +32,19 @@ from http import HTTPStatus
 from msgspec import Struct, field
 
 from engine.adaptive.rate import LearnedRate, Pacer
-from engine.http.classify import Allowance, Verdict
-from engine.http.retry import CallState, GiveUp, RetryRules, probe_spacing
+from engine.adaptive.window import WindowBudget
+from engine.http.classify import Verdict
+from engine.http.outage import Outage
+from engine.http.retry import CallState, GiveUp, RetryRules
+from engine.http.share import PaceShare, Share
 from engine.model.errors import Refused, Unauthorized
 from engine.progress.events import Paused, Spaced, ToldWaits
 from engine.services.base import Call
 
-BUDGET_TOKENS = 500
-RETRY_COST = 5
-TIMEOUT_COST = 10
-CLEAN_REWARD = 1
-"""These four are the AWS SDKs' standard retry mode (botocore `retries/quota.py`, `retries/standard.py`)."""
-REOPEN_TOKENS = 50
-"""At least so many after an outage, a tenth of the budget: else the next hiccup would close the gate again."""
-
-YIELDED_SHARE = 0.2
-"""Most of a window that yielding calls (polls) may take while others want it: the creation of tasks goes first, and a
-fifth of the budget at 100 tasks a poll still follows 20 times as many tasks as the rest creates."""
-BUSY_SECONDS = 1.0
-"""A call that does not yield speaks for this long: within it, the next one is likely."""
-_MOMENT_SECONDS = 0.01
-_LATE_SECONDS = 1.0
-"""How long a window may last beyond the reset that we read: it is told in whole seconds, rounded either way."""
-
 _TICK_SECONDS = 1e-6
 """A sleep to a time may end so much before it: sums of floating-point numbers are rounded."""
+UNKNOWN_LIMITS = "what the other workers send is not known"
+HELD = "the service has asked another worker for it"
 OUTAGE = "the service does not answer; one call at a time tries"
 WINDOW_USED_UP = "the request budget of this window is used up"
 LEARNED_PACE = "the service takes no more calls a second than now, by its refusals"
@@ -74,13 +65,21 @@ GO = Admission(0.0)
 class Throttle:
     """Decides when the calls of one run go out."""
 
-    def __init__(self, rules: RetryRules, requests_per_second: float | None, draw: Callable[[], float]) -> None:
-        """`draw` returns random numbers in [0, 1)."""
+    def __init__(
+        self,
+        rules: RetryRules,
+        requests_per_second: float | None,
+        draw: Callable[[], float],
+        share: Share | None = None,
+    ) -> None:
+        """`draw` returns random numbers in [0, 1). `share`: what this worker has of limits that others have, too."""
         self._rules = rules
         self._draw = draw
-        self._pace = _Pace(Pacer(requests_per_second), f"requests_per_second is {requests_per_second or 0:g}")
-        self._window = WindowBudget()
-        self._repeatable, self._unrepeatable, self._uploads = (_Lane(Outage(rules)) for _ in range(3))
+        self._share = share
+        self._pace = self._new_pace("", requests_per_second, f"requests_per_second is {requests_per_second or 0:g}")
+        self._window = share.window if share else WindowBudget()
+        names = ("/repeatable", "/unrepeatable", "/uploads")  # no call names a lane so
+        self._repeatable, self._unrepeatable, self._uploads = (self._new_lane(name, _Pace()) for name in names)
         self._named: dict[str, _Lane] = {}
         self._told = ToldWaits()
         self._answered = False
@@ -95,17 +94,16 @@ class Throttle:
         """
         if state.retry_at - now > _TICK_SECONDS:
             return Admission(state.retry_at - now, "it is tried again later")  # `CallRetried` has told of it
-        call, lane = state.call, self._lane(state.call)
-        if (lane.outage.probing or state.probing) and (held := self._turn(state, lane.outage, now)):
+        lane = self._lane(state.call)
+        held = self._held_by_others(self._share, state, lane, now) if self._share is not None else None
+        if held is None and (lane.outage.probing or state.probing):
+            held = self._turn(state, lane.outage, now)
+        if self._share is None:
+            held = held or self._place(state, lane, now) or self._request(state, now)
+        else:  # a place that waits for a request of the window would be late, and calls would go out all at once
+            held = held or self._request(state, now) or self._place(state, lane, now)
+        if held:
             return held
-        if waits := self._place(state, lane, now):
-            return waits
-        if call.authenticated:  # a store is another host, which knows nothing of the window
-            wait = self._window.take(now, yielding=call.yielding)
-            if wait > self._rules.give_up_seconds:
-                return GiveUp(f"{WINDOW_USED_UP} for another {wait:.0f} s, and {self._rules.limit}")
-            if wait > 0:
-                return self._telling(Paused(WINDOW_USED_UP, wait), now)
         state.under_way = True
         return GO
 
@@ -120,8 +118,10 @@ class Throttle:
         self._answered |= verdict is not None and verdict.status is not None
         if verdict is not None:
             news = self._hear(state, verdict, lane.pace if call.lane else self._pace, now)
-        elif state.under_way and call.authenticated:
+        elif state.counted and state.under_way:
             self._window.answered(now, None)
+        elif state.counted:
+            self._window.give_back(yielding=call.yielding)
         if verdict is not None and verdict.error in (None, Refused, Unauthorized):
             lane.outage.answered(state.price)
             if not verdict.by_proxy:
@@ -132,7 +132,9 @@ class Throttle:
             state.price = lane.outage.failed(
                 now, self._draw(), timed_out=verdict.timed_out, fate_unknown=unknown, probe=state.probing
             )
-        state.due, state.under_way = None, False
+        if self._share is not None:
+            self._share.look(lane.name)
+        state.due, state.under_way, state.counted = None, False, False
         if state.probing:
             lane.outage.turn_taken = state.probing = False
         return news
@@ -151,6 +153,8 @@ class Throttle:
                 pace.rate.answered(state.sent_at)
         if not verdict.asked_seconds or not pace.pacer.hold(until):
             return None
+        if self._share is not None:
+            self._share.ask()
         pace.held_for = f"the service asks for it ({verdict.reason})"
         return Paused(pace.held_for, verdict.asked_seconds)
 
@@ -168,11 +172,35 @@ class Throttle:
             return self._uploads
         if call.lane:
             if call.lane not in self._named:
-                pacer = Pacer(1 / call.lane_seconds if call.lane_seconds else None)
                 limit = f"the service takes one such call in {call.lane_seconds:g} s"
-                self._named[call.lane] = _Lane(Outage(self._rules), _Pace(pacer, limit))
+                pace = self._new_pace(call.lane, 1 / call.lane_seconds if call.lane_seconds else None, limit)
+                self._named[call.lane] = self._new_lane(call.lane, pace)
             return self._named[call.lane]
         return self._repeatable if call.repeatable or call.reconcilable else self._unrepeatable
+
+    def _new_lane(self, name: str, pace: _Pace) -> _Lane:
+        lane = _Lane(name, Outage(self._rules), pace)
+        if self._share is not None:
+            self._share.add_lane(name, lane.outage)
+        return lane
+
+    def _new_pace(self, name: str, per_second: float | None, limit: str) -> _Pace:
+        pacer = Pacer(per_second)
+        return _Pace(pacer, limit, self._share.pace(name, pacer) if self._share else LearnedRate())
+
+    def _held_by_others(self, share: Share, state: CallState, lane: _Lane, now: float) -> Admission | GiveUp | None:
+        """Hold a call back until the limits that are shared are known, or until another worker's probe gets through."""
+        if not share.holds(now):
+            return Admission(math.inf, UNKNOWN_LIMITS)
+        if share.may_try(lane.name):
+            return None
+        state.note_failing(now)
+        return self._too_long(state.failing_seconds(now)) or Admission(math.inf, OUTAGE)
+
+    def _too_long(self, failing_seconds: float) -> GiveUp | None:
+        if failing_seconds < self.rules.give_up_seconds:
+            return None
+        return GiveUp(f"nothing has got through for {failing_seconds:.0f} s, and {self.rules.limit}")
 
     def _turn(self, state: CallState, outage: Outage, now: float) -> Admission | GiveUp | None:
         """Give a call the turn to probe if nobody has it; None once it is time to."""
@@ -181,8 +209,8 @@ class Throttle:
         if not state.probing:
             if outage.turn_taken:
                 return Admission(math.inf, OUTAGE)
-            if failing >= self.rules.give_up_seconds:
-                return GiveUp(f"nothing has got through for {failing:.0f} s, and {self.rules.limit}")
+            if given_up := self._too_long(failing):
+                return given_up
             outage.turn_taken = state.probing = True
         wait = outage.probe_at - now
         return Admission(wait, OUTAGE, Paused(OUTAGE, wait)) if wait > _TICK_SECONDS else None
@@ -192,23 +220,44 @@ class Throttle:
         call = state.call
         slower = lane.pace if lane.pace.pacer.held_until > self._pace.pacer.held_until else self._pace
         held_until = slower.pacer.held_until
-        if state.due is None or held_until - state.due > _TICK_SECONDS:
+        lost = isinstance(self._pace.rate, PaceShare) and self._pace.rate.is_late(state.due, now)
+        if state.due is None or held_until - state.due > _TICK_SECONDS or lost:
             # A pause that came while it waited takes its place away: all calls queue anew behind the pause.
             if held_until - now > self._rules.give_up_seconds:
                 return GiveUp(f"the service asks not to be called for {held_until - now:.0f} s")
-            wait = self._pace.pacer.book(now)
-            if call.authenticated:  # the rate of the service is no matter of the store
-                wait = max(wait, self._pace.rate.book(now))
-            if call.lane:
-                wait = max(wait, lane.pace.pacer.book(now), lane.pace.rate.book(now))
-            state.due = now + wait
+            state.due = now + self._book(call, lane, now)
         wait = state.due - now
         if wait <= _TICK_SECONDS:
             return None
+        if wait == math.inf:
+            state.due = None
         if held_until > now:  # people were told when it was heard
             return Admission(wait, slower.held_for)
         _, reason = min(pace.slowest(learned=call.authenticated) for pace in (self._pace, lane.pace))
-        return self._telling(Spaced(reason, wait), now)
+        return self._telling(Spaced(reason, wait), now) if wait < math.inf else Admission(wait, reason)
+
+    def _book(self, call: Call, lane: _Lane, now: float) -> float:
+        """Take a place; return the seconds until it is due, infinite: it has to be asked for again."""
+        if self._share is not None and call.authenticated:
+            return self._share.book(("", call.lane) if call.lane else ("",), now)
+        wait = self._pace.pacer.book(now)
+        if isinstance(self._pace.rate, LearnedRate) and call.authenticated:  # that of the service, none of the store's
+            wait = max(wait, self._pace.rate.book(now))
+        if isinstance(lane.pace.rate, LearnedRate) and call.lane:
+            wait = max(wait, lane.pace.pacer.book(now), lane.pace.rate.book(now))
+        return wait
+
+    def _request(self, state: CallState, now: float) -> Admission | GiveUp | None:
+        """Take a request out of the service's window; None once there is one."""
+        if not state.call.authenticated or state.counted:  # a store is another host, which knows nothing of the window
+            return None
+        wait = self._window.take(now, yielding=state.call.yielding)
+        if self._rules.give_up_seconds < wait < math.inf:
+            return GiveUp(f"{WINDOW_USED_UP} for another {wait:.0f} s, and {self._rules.limit}")
+        if wait <= 0:
+            state.counted = True
+            return None
+        return self._telling(Paused(WINDOW_USED_UP, wait), now) if wait < math.inf else Admission(wait, WINDOW_USED_UP)
 
     def _telling(self, news: Paused | Spaced, now: float) -> Admission:
         """Return a wait that people are told of, unless they know of it, or it is short."""
@@ -221,8 +270,8 @@ class _Pace(Struct):
     pacer: Pacer = field(default_factory=Pacer)
     limit: str = ""
     """Why the pacer spaces calls, if it does."""
-    rate: LearnedRate = field(default_factory=LearnedRate)
-    held_for: str = ""
+    rate: LearnedRate | PaceShare = field(default_factory=LearnedRate)
+    held_for: str = HELD
     """Why nobody may go for a while."""
 
     def slowest(self, *, learned: bool) -> tuple[float, str]:
@@ -234,130 +283,7 @@ class _Pace(Struct):
 class _Lane(Struct):
     """Calls that get through or fail together."""
 
+    name: str
     outage: Outage
-    pace: _Pace = field(default_factory=_Pace)
+    pace: _Pace
     """Of what was said to calls that name this lane."""
-
-
-class Outage(Struct):
-    """Whether the calls of one lane go out freely, or one at a time as probes.
-
-    A retry budget as in the AWS SDKs keeps a dead service from being hammered: retries cost tokens, successes earn
-    them. Theirs fails a call once the budget is spent. A bulk load has nothing better to do than wait, so here the
-    calls wait instead, and one at a time probes; the first that gets through opens the gate for all:
-
-        FREE ── budget spent, or a call's fate unknown ──> PROBING ── an answer ──> FREE
-                                                             └ failed: next probe later, up to the cap
-
-    An outage therefore costs a few probes a minute however many calls wait, and its end is noticed within one spacing.
-    A call that must not be repeated closes the gate with its first lost answer: each further one would be one more
-    batch that nobody knows the fate of.
-    """
-
-    rules: RetryRules = field(default_factory=RetryRules)
-    tokens: int = BUDGET_TOKENS
-    """What is left of the retry budget."""
-    probing: bool = False
-    turn_taken: bool = False
-    """A call has the turn to probe."""
-    probe_at: float = 0.0
-    """Monotonic seconds of the next probe."""
-    _probes: int = 0
-    _first_failure_at: float | None = None
-    _last_failure_at: float = 0.0
-
-    def failed(self, now: float, draw: float, *, timed_out: bool, fate_unknown: bool, probe: bool) -> int:
-        """Note a failed attempt; return what its retry costs. `probe`: it was made alone while the gate was closed."""
-        if self._first_failure_at is None:
-            self._first_failure_at = now
-        self._last_failure_at = now
-        if probe:
-            self._probes += 1
-            self.probe_at = now + probe_spacing(self.rules, self._probes, draw)
-            return 0
-        price = TIMEOUT_COST if timed_out else RETRY_COST
-        spent = price > self.tokens
-        if not spent:
-            self.tokens -= price
-        if not self.probing and (fate_unknown or spent):
-            self.probing = True
-            self._probes = 0
-            self.probe_at = now + probe_spacing(self.rules, self._probes, draw)
-        return 0 if spent else price
-
-    def answered(self, refund: int = 0) -> None:
-        """Note an answer, be it a refusal: the service is there. `refund`: what the call's last retry cost."""
-        self.tokens = min(BUDGET_TOKENS, self.tokens + (refund or CLEAN_REWARD))
-        self._first_failure_at = None
-        if self.probing:
-            self.probing = False
-            self.tokens = max(self.tokens, REOPEN_TOKENS)
-
-    def failing_seconds(self, now: float) -> float:
-        """Return how long nothing has got through, by attempts made; 0 once the last of them is old news."""
-        if self._first_failure_at is None or now - self._last_failure_at > self.rules.cap_seconds:
-            return 0.0
-        return self._last_failure_at - self._first_failure_at
-
-
-class WindowBudget(Struct):
-    """The requests of the current window that are still ours.
-
-    A fixed window (Seven Bridges: 1,000 requests in 5 minutes) is used to its last request and never beyond. The
-    headers of an answer count what the server had seen by then, so calls without an answer yet are taken off what they
-    say remains; when the last of them is answered, the number is exact. Headers may lower our allowance within a
-    window, never raise it. Other programs may use up the same budget; then the headers say so.
-    """
-
-    _limit: int | None = None
-    """None: the service has not spoken of a window yet, so there is none."""
-    _remaining: int = 0
-    _ends_at: float = float("-inf")
-    _unanswered: int = 0
-    _yielded: int = 0
-    _busy_until: float = float("-inf")
-
-    def take(self, now: float, *, yielding: bool) -> float:
-        """Take one request out of the window; return 0, or the seconds after which to ask again."""
-        if not yielding:
-            self._busy_until = now + BUSY_SECONDS
-        if self._limit is not None:
-            self._turn_over(now, self._limit)
-            if self._ends_at == float("inf") and self._unanswered:
-                return _MOMENT_SECONDS  # one call opens a window: if the server's clock is behind, it alone is told off
-            if self._remaining - self._unanswered <= 0:
-                return self._wait(now)
-            if yielding and now < self._busy_until and self._yielded >= YIELDED_SHARE * self._limit:
-                return min(self._busy_until - now, self._wait(now))
-        self._yielded += yielding
-        self._unanswered += 1
-        return 0.0
-
-    def answered(self, now: float, allowance: Allowance | None, *, pushed_back: bool = False) -> None:
-        """Note that a call ended, what its answer said of the window, if anything, and whether it was a 429."""
-        self._unanswered -= 1
-        if pushed_back and allowance is not None:
-            # Also when its reset has come by our clock: that has whole seconds, and clocks differ.
-            self._limit, self._remaining = allowance.limit, 0
-            self._ends_at = now + max(allowance.ends_in_seconds, _LATE_SECONDS)
-            return
-        if allowance is None:
-            # No answer, no word: the server may have counted it.
-            self._remaining = max(0, self._remaining - 1)
-            return
-        over = self._limit is None or now >= self._ends_at
-        if over:
-            self._remaining, self._yielded = allowance.remaining, 0
-        self._limit = allowance.limit
-        self._remaining = min(self._remaining, allowance.remaining)
-        if over or not allowance.fixed or self._ends_at == float("inf"):  # the end of a fixed one does not move
-            self._ends_at = now + allowance.ends_in_seconds
-
-    def _turn_over(self, now: float, limit: int) -> None:
-        """Begin a new window; when it ends is known with its first answer, or, if all are lost, it is over."""
-        if now >= self._ends_at or (self._ends_at == float("inf") and self._remaining <= 0):
-            self._remaining, self._yielded, self._ends_at = limit, 0, float("inf")
-
-    def _wait(self, now: float) -> float:
-        """Until the window ends; where an answer under way may show that something is left, for a moment."""
-        return _MOMENT_SECONDS if self._remaining > 0 else max(0.0, self._ends_at - now)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Protocol
 
 from engine.ledger.address import LedgerAddress
-from engine.model.batch import Batch
+from engine.model.batch import ROOTS, Batch
 from engine.model.job import Job, JobState
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Keyed, Reject, Skipped, Taken, Why
 from engine.model.runs import PastAudit, PastRun, Sample, Standing
-from engine.model.shard import Shard, Worker
+from engine.model.shard import LeaseTerms, Shard, ShardCounts, Worker
 from engine.model.submission import State, Submission
 
 
@@ -79,6 +79,13 @@ class Ledger(Protocol):
     def is_locked(self, name: str) -> bool:
         """Return whether a process holds the job."""
 
+    def check_lock(self, name: str) -> None:
+        """Refuse to go on with a job that this process has locked, if the lock was lost with the connection.
+
+        Raises:
+            LeaseLost: another process has locked it meanwhile, as far as is known here.
+        """
+
     async def freeze(  # noqa: PLR0913 - all of one step of reading
         self,
         job: str,
@@ -109,24 +116,33 @@ class Ledger(Protocol):
         `parked`: and what was parked. For who holds the job's lock.
         """
 
-    async def take_shards(self, job: str, worker: str, seconds: float, most: int) -> Sequence[Shard]:
-        """Take the leases of shards that nobody has, or whose lease has ended, for so many seconds.
+    async def withhold_shards(self, job: str) -> None:
+        """Let nobody take the shards that nobody has before the next run of the job: a limit was met."""
+
+    async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
+        """Take the leases of shards that nobody has, or that other workers have lost.
 
         What was lost with too many workers is parked.
+
+        Raises:
+            LeaseLost: one of them is a shard that this process still works on: others have had it meanwhile.
         """
 
-    async def renew_shards(self, job: str, worker: str, seconds: float) -> None:
-        """Let all leases of a worker last so many seconds from now on; those whose shards are done are ended.
+    async def renew_shards(self, job: str, terms: LeaseTerms) -> None:
+        """Let all leases of a worker last from now on; those whose shards are done are ended.
 
         Raises:
             LeaseLost: another worker has taken one of them over.
         """
 
-    async def give_back_shards(self, job: str, worker: str, *, left: bool) -> None:
-        """End the leases of a worker that goes. `left`: nobody shall take them before the next run of the job."""
+    async def give_back_shards(self, job: str, terms: LeaseTerms, *, left: bool) -> None:
+        """End the leases of a worker that goes. `left`: nobody shall take them before the next run of the job.
 
-    def check_lease(self, job: str, sequence: int, seconds: float) -> None:
-        """Refuse a call of so many seconds about a batch that could end after the lease, by this process's clock.
+        Once it has given them back, `written` tells no more of steps that were refused for a lease that was lost.
+        """
+
+    def check_lease(self, job: str, sequence: int) -> None:
+        """Refuse a call about a batch that could end after its lease, by this process's clock.
 
         Raises:
             LeaseLost: it could.
@@ -135,8 +151,8 @@ class Ledger(Protocol):
     async def shards(self, job: str) -> Sequence[Shard]:
         """Return the shards of a job, in order; none where nobody shared it."""
 
-    async def count_shards(self, job: str) -> tuple[int, int, int]:
-        """Return how many shards of a job are open, how many workers have, and how many they may take."""
+    async def count_shards(self, job: str, worker: str) -> ShardCounts:
+        """Count the shards of a job that are not at their end, as a worker sees them."""
 
     async def workers(self, job: str) -> Sequence[Worker]:
         """Return the workers of a job, oldest first."""
@@ -177,12 +193,12 @@ class Ledger(Protocol):
         """
 
     def batches(
-        self, job: str, states: frozenset[State] | None = None, *, after: int = -1
+        self, job: str, states: frozenset[State] | None = None, *, after: int = -1, last: int = ROOTS - 1
     ) -> AsyncIterator[tuple[Batch, Submission]]:
         """Yield batches with their submissions in the order of their records, parts in the place of what is split.
 
         They may move meanwhile: nothing is held open between two of them. `states`: only those in one of these.
-        `after`: only those that come after the batch with this sequence.
+        `after`: only those that come after the batch with this sequence. `last`: only those up to this one.
         """
 
     async def has_remote_id(self, remote_id: str) -> bool:

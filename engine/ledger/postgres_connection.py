@@ -4,13 +4,16 @@ Called by postgres.py, and by whoever reads a ledger by its address. The databas
 commit that was answered is on disk, so `synchronous_commit = off` is refused.
 
 A connection that is lost is opened anew. What was read is read again. A transaction whose COMMIT was not answered may
-stand or not; the database tells by the number of the transaction (pg_xact_status), and only if it does not stand is it
-done again. https://www.postgresql.org/docs/current/functions-info.html
+stand or not; only if it does not stand is it done again. The database tells by its number whether it goes on still
+(pg_xact_status), but not whether it stands: after a crash a number that was lost with it is given anew, to whoever
+comes first. So each transaction notes its number in the table `writers`, in the row of its connection.
+https://www.postgresql.org/docs/current/functions-info.html
 """
 
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -29,7 +32,7 @@ from psycopg.types.string import TextLoader
 from engine.ledger.address import PostgresAddress
 from engine.ledger.connection import Bindings
 from engine.ledger.statements import QUERIES, read_queries, read_steps, sql_file
-from engine.model.errors import BulkSubmitError, LedgerError, NoLedger
+from engine.model.errors import BulkSubmitError, LedgerAway, LedgerError, NoLedger
 
 T = TypeVar("T")
 
@@ -55,13 +58,22 @@ _SETTINGS = {
 _MIGRATING = 0x62756C6B
 """"bulk": the advisory lock of whoever brings a database to the schema of this version."""
 
-_BEGIN = "BEGIN; SELECT CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT), pg_backend_pid()"
-_STANDS = "SELECT pg_xact_status(CAST(CAST(%(number)s AS TEXT) AS xid8))"
+_BEGIN = """
+BEGIN;
+INSERT INTO writers (name, number, at)
+VALUES ('{name}', CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT), CLOCK_TIMESTAMP())
+ON CONFLICT (name) DO UPDATE SET number = excluded.number, at = excluded.at
+RETURNING number, pg_backend_pid()
+"""
+_IS_NOTED = "SELECT 1 FROM writers WHERE name = %(name)s AND number = %(number)s"
+_FORGET = "DELETE FROM writers WHERE name = %(name)s OR at < CLOCK_TIMESTAMP() - INTERVAL '1 day'"
+_STATUS = "SELECT pg_xact_status(CAST(CAST(%(number)s AS TEXT) AS xid8))"
 _END_OLD = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %(process)s "
     "AND backend_xid = CAST(CAST(CAST(%(number)s AS BIGINT) %% 4294967296 AS TEXT) AS xid)"
 )
 _RESUME = "then `bulksubmit resume` goes on where the job stopped"
+_AWAY = f"the database cannot be reached; see that it runs, {_RESUME}"
 _REFUSED = {
     "password": "the password is wrong or missing: PGPASSWORD gives it, or the file that PGPASSFILE names",
     "read-only": "the database is read-only, as a standby is; name the one that is written to",
@@ -76,7 +88,7 @@ _WORDS: Mapping[type[Exception], str] = {
     errors.DataError: "a value is none that PostgreSQL keeps; this is a defect worth reporting",
     errors.IntegrityError: "it already holds something else in this place; this is a defect worth reporting",
     UnicodeEncodeError: "a text is not valid Unicode and cannot be kept",
-    psycopg.OperationalError: f"the database cannot be reached; see that it runs, {_RESUME}",
+    psycopg.OperationalError: _AWAY,
     psycopg.Error: "the database refuses it",
     TypeError: "a value cannot be kept; this is a defect worth reporting",
 }
@@ -224,10 +236,17 @@ class PostgresConnection:
                 raise told(self.address, error) from error
 
     def stream(self, query: str, bindings: Bindings = ()) -> Generator[tuple[Any, ...], None, None]:
-        """Yield its rows one by one."""
+        """Yield its rows one by one. Raises: LedgerAway: it was lost meanwhile; another call opens it anew."""
+        with mapped(self.address):
+            self._be_there()
         with mapped(self.address), self._in_transaction(), self.raw.cursor(f"{query}_{next(self._numbers)}") as cursor:
             cursor.execute(STATEMENTS[query], _by_name(query, bindings))
             yield from cursor
+
+    def _be_there(self) -> None:
+        """Open it anew if it was lost."""
+        if self.is_lost:
+            self.reconnect(time.monotonic() + RECONNECT_SECONDS)
 
     @contextmanager
     def _in_transaction(self) -> Iterator[None]:
@@ -265,8 +284,14 @@ class PostgresWriter(PostgresConnection):
     def __init__(self, address: PostgresAddress) -> None:
         """Connect. Raises: psycopg.Error."""
         super().__init__(address)
+        self._name = secrets.token_hex(8)
+        """Of its row in `writers`."""
+        self._has_row = False
         self._marks = False
         """Each part of the transaction begins with a savepoint: costs two calls, and is seldom needed."""
+
+    def _be_there(self) -> None:
+        """Do nothing: what comes after it would be no part of the transaction."""
 
     def fetch(self, query: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         """Return all rows that a statement yields."""
@@ -329,7 +354,8 @@ class PostgresWriter(PostgresConnection):
 
     def _begin(self) -> tuple[int, int]:
         """Begin a transaction; return its number and that of the database's process: COMMIT may not be answered."""
-        cursor = self.raw.execute(_BEGIN)
+        cursor = self.raw.execute(_BEGIN.format(name=self._name))
+        self._has_row = True
         cursor.nextset()
         ((number, process),) = cursor.fetchall()
         return int(number), int(process)
@@ -344,14 +370,22 @@ class PostgresWriter(PostgresConnection):
                 self.reconnect(until)
                 self.raw.execute(_END_OLD, {"process": process, "number": number})
                 try:
-                    ((status,),) = self.raw.execute(_STANDS, {"number": number}).fetchall()
+                    ((status,),) = self.raw.execute(_STATUS, {"number": number}).fetchall()
                 except errors.InvalidParameterValue:  # in the future: a standby took over to which it never came
                     return False
                 if status != "in progress":
-                    return bool(status == "committed")
+                    noted = self.raw.execute(_IS_NOTED, {"name": self._name, "number": number}).fetchall()
+                    return bool(status == "committed" and noted)
             if time.monotonic() >= until:
                 raise LedgerError(f"ledger {self.address}: nobody can say yet whether the last step stands")
             time.sleep(_BETWEEN_TRIES_SECONDS)
+
+    def close(self) -> None:
+        """Let go of the database, and take the row away, with those of processes that could not."""
+        if self._has_row and not self.is_lost:
+            with suppress(psycopg.Error):
+                self.raw.execute(_FORGET, {"name": self._name})
+        super().close()
 
     def attempt(self, work: Callable[[], T]) -> T:
         """Do a part of a transaction."""
@@ -407,9 +441,10 @@ def told(address: PostgresAddress, error: Exception) -> BulkSubmitError:
         return error
     words = next((words for kind, words in _WORDS.items() if isinstance(error, kind)), "it cannot be used")
     said = " ".join(str(error).split())
-    if type(error) is psycopg.OperationalError:
-        words = next((refused for sign, refused in _REFUSED.items() if sign in said), words)
-    mapped_error = LedgerError(f"ledger {address}: {words} ({type(error).__name__}: {said})")
+    kind = LedgerAway if words == _AWAY else LedgerError
+    if type(error) is psycopg.OperationalError and (refused := [why for sign, why in _REFUSED.items() if sign in said]):
+        words, kind = refused[0], LedgerError
+    mapped_error = kind(f"ledger {address}: {words} ({type(error).__name__}: {said})")
     mapped_error.__cause__ = error
     return mapped_error
 

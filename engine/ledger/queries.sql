@@ -51,6 +51,10 @@ RETURNING id;
 INSERT INTO sources (job, number, path, format, size, mtime_ns, base, inode, ctime_ns, name, version, row_groups)
 VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base, :inode, :ctime_ns, :name, :version, :row_groups);
 
+-- name: hold_jobs
+-- Let nobody else make a job before this transaction ends; in SQLite, one that writes is alone anyway.
+SELECT 1;
+
 -- name: unseen
 -- Name a job that is not among some: one that was made after somebody has looked.
 SELECT name FROM jobs WHERE name NOT IN (SELECT value FROM json_each(:seen)) LIMIT 1;
@@ -656,15 +660,15 @@ WHERE
 ORDER BY sequence;
 
 -- name: park_shards
--- Let nobody take the shards any more that have now been lost with too many workers.
+-- Let nobody take the shards any more that others have now lost, too many in all.
 UPDATE shards
 SET state = 'parked', losses = losses + 1, lost = lost || holder || ' ', holder = '', token = token + 1
 WHERE
-  job = :job AND state IN ('open', 'settling') AND holder <> '' AND expires_at <= :store_now
-  AND losses >= :most_losses - 1;
+  job = :job AND state IN ('open', 'settling') AND holder NOT IN ('', :worker)
+  AND expires_at <= :store_now AND losses >= :most_losses - 1;
 
 -- name: take_shards
--- Take the lease of shards that nobody has, or whose lease has ended.
+-- Take the lease of shards that nobody has, or that others have lost; what is a worker's own it only renews.
 UPDATE shards
 SET
   token = token + 1, losses = losses + CASE WHEN holder = '' THEN 0 ELSE 1 END,
@@ -673,7 +677,8 @@ SET
 WHERE
   job = :job AND first IN (
     SELECT first FROM shards
-    WHERE job = :job AND state IN ('open', 'settling') AND (holder = '' OR expires_at <= :store_now)
+    WHERE job = :job AND state IN ('open', 'settling')
+      AND (holder = '' OR holder <> :worker AND expires_at <= :store_now)
     ORDER BY first
     LIMIT :limit
   )
@@ -691,7 +696,8 @@ WHERE job = :job AND first <= :sequence AND last >= :sequence AND holder <> '';
 
 -- name: renew_shards
 -- Let the leases of a worker last longer.
-UPDATE shards SET expires_at = :store_now + :seconds WHERE job = :job AND holder = :worker;
+UPDATE shards SET expires_at = :store_now + :seconds WHERE job = :job AND holder = :worker
+RETURNING first;
 
 -- name: end_shards
 -- End the shards of a worker of which every record is settled.
@@ -737,6 +743,10 @@ WHERE
 UPDATE shards SET holder = '', expires_at = 0, state = CASE WHEN :left <> 0 THEN 'left' ELSE 'open' END
 WHERE job = :job AND holder = :worker;
 
+-- name: withhold_shards
+-- Let nobody take the shards that nobody has, before the next run of the job.
+UPDATE shards SET state = 'left' WHERE job = :job AND state IN ('open', 'settling') AND holder = '';
+
 -- name: reopen_shards
 -- Let workers take what earlier ones have left, and what was parked if a person says so.
 UPDATE shards SET state = 'open', losses = 0, lost = ''
@@ -747,13 +757,14 @@ WHERE job = :job AND (state = 'left' OR state = 'parked' AND :parked <> 0);
 SELECT first, last, state, token, holder, expires_at, losses, lost FROM shards WHERE job = :job ORDER BY first;
 
 -- name: count_shards
--- Count the shards of a job that workers have, or may take, and those whose lease has ended.
+-- Count the shards of a job that are free, those that other workers send or follow, and those of which they only search
+-- for what was lost.
 SELECT
-  COALESCE(SUM(CASE WHEN state = 'open' THEN 1 ELSE 0 END), 0),
-  COALESCE(SUM(CASE WHEN state IN ('open', 'settling') AND holder <> '' AND expires_at > :store_now THEN 1 ELSE 0 END), 0),
-  COALESCE(SUM(CASE WHEN state IN ('open', 'settling') AND (holder = '' OR expires_at <= :store_now) THEN 1 ELSE 0 END), 0)
+  COALESCE(SUM(CASE WHEN holder = '' OR expires_at <= :store_now THEN 1 ELSE 0 END), 0),
+  COALESCE(SUM(CASE WHEN state = 'open' AND holder NOT IN ('', :worker) AND expires_at > :store_now THEN 1 ELSE 0 END), 0),
+  COALESCE(SUM(CASE WHEN state = 'settling' AND holder NOT IN ('', :worker) AND expires_at > :store_now THEN 1 ELSE 0 END), 0)
 FROM shards
-WHERE job = :job;
+WHERE job = :job AND state IN ('open', 'settling');
 
 -- name: see_worker
 -- Remember that a worker is there.
@@ -763,6 +774,13 @@ ON CONFLICT (job, name) DO UPDATE SET seen_at = excluded.seen_at;
 -- name: forget_worker
 -- Remember a worker no longer.
 DELETE FROM workers WHERE job = :job AND name = :worker;
+
+-- name: forget_silent_workers
+-- Remember the workers no longer of which nothing was heard for as long as a lease lasts, and that have no shard.
+DELETE FROM workers
+WHERE
+  job = :job AND seen_at < :store_now - :seconds
+  AND NOT EXISTS (SELECT 1 FROM shards WHERE shards.job = workers.job AND shards.holder = workers.name);
 
 -- name: workers
 -- Read the workers of a job, oldest first.

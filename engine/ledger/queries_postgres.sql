@@ -21,6 +21,10 @@ FROM jobs
 WHERE CAST(:job AS BIGINT) IS NULL OR id = :job
 ORDER BY id DESC;
 
+-- name: hold_jobs
+-- Let nobody else make a job before this transaction ends: who looks which there are must see all.
+SELECT pg_advisory_xact_lock(HASHTEXTEXTENDED(CURRENT_SCHEMA() || ' jobs', 0));
+
 -- name: note_slowest_start
 -- Remember how long an answered release took to begin, if none took longer.
 UPDATE jobs SET slowest_start = GREATEST(slowest_start, :seconds) WHERE id = :job;
@@ -160,7 +164,8 @@ SELECT name, MIN(why) FROM jobs JOIN (
 GROUP BY name;
 
 -- name: take_shards
--- Take the lease of shards that nobody has, or whose lease has ended; those that another worker takes just now are passed over.
+-- Take the lease of shards that nobody has, or that others have lost; what is a worker's own it only renews. Those that
+-- another worker takes just now are passed over.
 UPDATE shards
 SET
   token = token + 1, losses = losses + CASE WHEN holder = '' THEN 0 ELSE 1 END,
@@ -169,7 +174,8 @@ SET
 WHERE
   job = :job AND first IN (
     SELECT first FROM shards
-    WHERE job = :job AND state IN ('open', 'settling') AND (holder = '' OR expires_at <= :store_now)
+    WHERE job = :job AND state IN ('open', 'settling')
+      AND (holder = '' OR holder <> :worker AND expires_at <= :store_now)
     ORDER BY first
     LIMIT :limit
     FOR UPDATE SKIP LOCKED

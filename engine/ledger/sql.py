@@ -47,12 +47,12 @@ from engine.ledger.operations import (
 )
 from engine.ledger.writer import Writer
 from engine.model.batch import ROOTS, Batch, batch_name
-from engine.model.errors import BulkSubmitError, DamagedRow, JobError, LeaseLost
+from engine.model.errors import BulkSubmitError, DamagedRow, JobError, LeaseLost, LedgerAway
 from engine.model.job import Job, JobState
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Keyed, Reject, Skipped, Taken, Why
 from engine.model.runs import LOADING_NOTHING, PastAudit, PastRun, Sample, Standing
-from engine.model.shard import Shard, ShardState, Worker
+from engine.model.shard import LeaseTerms, Shard, ShardCounts, ShardState, Worker
 from engine.model.submission import State, Submission
 
 T = TypeVar("T")
@@ -161,42 +161,55 @@ class SqlLedger(Ledger):
         step = rows.BatchStep("split", job, submission, expected, self._clock.now(), halves=halves, lease=lease)
         await self._writer.write(partial(split_batch, step=step))
 
+    def check_lock(self, name: str) -> None:
+        """Do nothing: the lock of a file is lost with the process only."""
+
     # Shards
 
     async def open_shards(self, job: str, *, parked: bool = False) -> None:
         await self._writer.write(partial(open_shards, name=job, parked=parked))
 
-    async def take_shards(self, job: str, worker: str, seconds: float, most: int) -> Sequence[Shard]:
+    async def withhold_shards(self, job: str) -> None:
+        await self._update("withhold_shards", job)
+
+    async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
         taken: list[Shard] = []
         asked_at = self._clock.monotonic()
-        bindings = {"worker": worker, "seconds": seconds, "limit": most, "store_now": self._clock.now()}
+        leases = self._leases.setdefault(job, _Leases(terms))
+        bindings = {"worker": terms.worker, "seconds": terms.seconds, "limit": most, "store_now": self._clock.now()}
         await self._writer.write(partial(take_shards, name=job, taken=taken, bindings=bindings))
-        leases = self._leases.setdefault(job, _Leases(asked_at + seconds))
-        if not leases.shards:
-            leases.until = asked_at + seconds
-        leases.until = min(leases.until, asked_at + seconds)
+        if lost := leases.shards.keys() & {shard.first for shard in taken}:  # others have had and left what was ours
+            raise LeaseLost.of(job, min(lost))
+        until = asked_at + terms.seconds
+        leases.until = min(leases.until, until) if leases.shards else until  # those before were taken earlier
         leases.shards.update((shard.first, shard) for shard in taken)
         return taken
 
-    async def renew_shards(self, job: str, worker: str, seconds: float) -> None:
+    async def renew_shards(self, job: str, terms: LeaseTerms) -> None:
         kept: dict[str, Any] = {}
-        leases = self._leases.setdefault(job, _Leases(math.inf))
-        asked_at, expected = self._clock.monotonic(), len(leases.shards)
-        bindings = {"worker": worker, "seconds": seconds, "store_now": self._clock.now()}
-        await self._writer.write(partial(renew_shards, name=job, kept=kept, bindings=bindings))
-        if kept["renewed"] < expected:
-            raise LeaseLost.of(job, min(leases.shards))
-        leases.until = asked_at + seconds
+        leases = self._leases.setdefault(job, _Leases(terms))
+        ours = set(leases.shards)
+        bindings = {"worker": terms.worker, "seconds": terms.seconds, "store_now": self._clock.now()}
+        clock = self._clock.monotonic
+        await self._writer.write(partial(renew_shards, name=job, kept=kept, bindings=bindings, clock=clock))
+        if lost := (ours & leases.shards.keys()) - kept["renewed"]:  # but for those that another renewal has ended
+            raise LeaseLost.of(job, min(lost))
+        if ours >= leases.shards.keys():  # one that was taken meanwhile may have come after the renewal
+            leases.until = kept["asked_at"] + terms.seconds
         for first in kept["done"]:
             leases.shards.pop(first, None)
 
-    async def give_back_shards(self, job: str, worker: str, *, left: bool) -> None:
-        self._leases.pop(job, None)
-        await self._writer.write(partial(give_back_shards, name=job, bindings={"worker": worker, "left": left}))
+    async def give_back_shards(self, job: str, terms: LeaseTerms, *, left: bool) -> None:
+        given_back = {"worker": terms.worker, "left": left}
+        try:
+            await self._writer.write(partial(give_back_shards, name=job, bindings=given_back))
+        finally:
+            self._leases.pop(job, None)
+            self._writer.forget(LeaseLost)
 
-    def check_lease(self, job: str, sequence: int, seconds: float) -> None:
+    def check_lease(self, job: str, sequence: int) -> None:
         leases = self._leases.get(job)
-        if leases is not None and self._clock.monotonic() + seconds > leases.until:
+        if leases is not None and self._clock.monotonic() + leases.terms.call_seconds > leases.until:
             raise LeaseLost.of(job, sequence % ROOTS)
 
     def _lease(self, job: str, sequence: int) -> tuple[int, int] | None:
@@ -212,8 +225,8 @@ class SqlLedger(Ledger):
     async def shards(self, job: str) -> Sequence[Shard]:
         return await self._rows("shards", _to_shard, job)
 
-    async def count_shards(self, job: str) -> tuple[int, int, int]:
-        (counts,) = await self._rows("count_shards", lambda *counts: counts, job, store_now=self._clock.now())
+    async def count_shards(self, job: str, worker: str) -> ShardCounts:
+        (counts,) = await self._rows("count_shards", ShardCounts, job, worker=worker, store_now=self._clock.now())
         return counts
 
     async def workers(self, job: str) -> Sequence[Worker]:
@@ -229,11 +242,11 @@ class SqlLedger(Ledger):
         return found[0] if found else None
 
     async def batches(
-        self, job: str, states: frozenset[State] | None = None, *, after: int = -1
+        self, job: str, states: frozenset[State] | None = None, *, after: int = -1, last: int = ROOTS - 1
     ) -> AsyncIterator[tuple[Batch, Submission]]:
         wanted = frozenset(State) if states is None else states
         # Those that are split are among them always: their parts may be in one of the states.
-        bindings = {"states": _array(wanted | {State.SPLIT}), "last": ROOTS - 1}
+        bindings = {"states": _array(wanted | {State.SPLIT}), "last": last}
         pages = self._pages("batches", rows.to_submitted, job, after, **bindings)
         async for batch, submission in pages:
             if submission.state is not State.SPLIT:
@@ -464,7 +477,8 @@ class SqlLedger(Ledger):
 class _Leases(Struct):
     """What this process may write of a job that it shares."""
 
-    until: float
+    terms: LeaseTerms
+    until: float = -math.inf
     """Monotonic seconds: from then on another worker may have them."""
     shards: dict[int, Shard] = {}
     """By the sequence of their first batch."""
@@ -495,9 +509,18 @@ def _page(
     bindings: Mapping[str, Any],
 ) -> list[tuple[Batch, T]]:
     """Do as `_fetch`, but return no more than a page; [] at the end."""
+    bindings = {"job": job_id(connection, job), "limit": _PAGE_BATCHES, **bindings}
+    try:
+        return _read_page(connection, query, make, bindings)
+    except LedgerAway:  # in the middle of it; opened anew, it yields all of the page
+        return _read_page(connection, query, make, bindings)
+
+
+def _read_page(
+    connection: Connection, query: str, make: Callable[..., tuple[Batch, T]], bindings: Mapping[str, Any]
+) -> list[tuple[Batch, T]]:
     page: list[tuple[Batch, T]] = []
     held = 0
-    bindings = {"job": job_id(connection, job), "limit": _PAGE_BATCHES, **bindings}
     with closing(connection.stream(query, bindings)) as found:
         for row in found:
             page.append(_made(make, row))

@@ -120,6 +120,11 @@ class Writer:
         if self._refusal is not None:
             raise self._refusal
 
+    def forget(self, kind: type[Exception]) -> None:
+        """Let `written` say no more that something was refused so; of what is still to be written, it will."""
+        if isinstance(self._refusal, kind):
+            self._refusal = None
+
     def _hand_over(self) -> None:
         """Give the thread what has gathered, if it is idle and somebody waits."""
         if self._awaited and not self._committing:

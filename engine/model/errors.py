@@ -20,8 +20,9 @@ is a *suspect* at most. *Declined* (`model.doubt`) is a batch whose newest call 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
+from typing import Any
 
 from engine.model.error_hints import Blame
 
@@ -93,10 +94,20 @@ class BulkSubmitError(Exception):
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or " ".join((type(self).__doc__ or "").split()))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make the same error again in another process, whatever its class is made of."""
+        return _again, (type(self), self.args, vars(self))
+
     @property
     def exit_status(self) -> int:
         """What the process tells its parent."""
         return self.exit_code
+
+
+def _again(kind: type[BulkSubmitError], args: Sequence[Any], attributes: Mapping[str, Any]) -> BulkSubmitError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 class ConfigError(BulkSubmitError):
@@ -179,6 +190,12 @@ class LedgerError(BulkSubmitError):
     exit_code = Exit.MEND_FIRST
 
 
+class LedgerAway(LedgerError):
+    """The database cannot be reached just now. Nothing is lost; `bulksubmit resume` goes on when it is there again."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+
 class NameTaken(LedgerError):
     """The service gave a batch a name that another batch of the job has. `bulksubmit resume` asks what became of it."""
 
@@ -195,6 +212,12 @@ class LeaseLost(LedgerError):
             f"job {job!r}: the lease of the shard from batch {first} on has ended, and another worker may have it. "
             "Nothing more of it is sent here"
         )
+
+
+class ShardsParked(BulkSubmitError):
+    """Workers were lost with some batches, one after the other. See why; `bulksubmit resume JOB --parked` goes on."""
+
+    exit_code = Exit.MEND_FIRST
 
 
 class DamagedRow(LedgerError, ValueError):

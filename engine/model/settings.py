@@ -482,6 +482,11 @@ class SendSettings(Section, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "settle_seconds", seconds)
 
     @property
+    def longest_call_seconds(self) -> float:
+        """The longest that a call may take: one whose answer drips is waited for no longer than one without any."""
+        return min(self.call_seconds, max(self.give_up_seconds, self.answer_seconds))
+
+    @property
     def most_in_flight(self) -> int:
         """Batches that may ever be under way at once."""
         return MOST_IN_FLIGHT if self.max_in_flight == AUTO else int(self.max_in_flight)
@@ -660,7 +665,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     service: dict[str, Any]
     ledger: Annotated[str, Meta(min_length=1)] | None = None
-    """Path of the ledger, from this file's folder, or the URL of a database of PostgreSQL, without a password; for the
+    """Path of the ledger, from this file's folder, or the URL of a database of PostgreSQL, without a password, for the
     commands that take `--config`; a regular file's only, no pipe's. `--ledger` and `BULKSUBMIT_LEDGER` stand above it.
     It stands before the first `[table]`."""
     source: SourceSettings = SourceSettings()

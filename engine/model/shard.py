@@ -7,10 +7,10 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-SHARD_BATCHES = 64
+SHARD_BATCHES = 16
 SHARD_RECORDS = 8_000
-"""A shard ends at either: of batches of 1,000 records it has 8, where each record is a batch 64."""
-MOST_LOSSES = 3
+"""A shard ends at either: of batches of 1,000 records it has 8, where each record is a batch 16."""
+MOST_LOST_WORKERS = 3
 """Workers that a shard may lose before it is parked: what killed three would kill the next one."""
 
 
@@ -45,6 +45,28 @@ class Shard(Struct, frozen=True):
     """Leases that were not given back."""
     lost: str = ""
     """The workers that had them, with spaces between."""
+
+
+class ShardCounts(Struct, frozen=True):
+    """How many shards of a job are not at their end, as a worker sees them."""
+
+    free: int
+    """Nobody has them, or their lease has ended."""
+    others: int
+    """Other workers have them, and something of them is to be sent or followed."""
+    others_settling: int
+    """Other workers have them, and only search for what was lost."""
+
+
+class LeaseTerms(Struct, frozen=True):
+    """How a worker has its leases."""
+
+    worker: str
+    """Its name."""
+    seconds: float
+    """How long a lease lasts from its taking, or its renewal."""
+    call_seconds: float
+    """The longest that a call takes: none begins that could end after the lease."""
 
 
 class Worker(Struct, frozen=True):

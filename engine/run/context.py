@@ -6,8 +6,9 @@ Each step of a batch is made here: durable in the ledger first, then told to the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import anyio
 from msgspec import Struct, field
@@ -85,6 +86,21 @@ async def unless_stopped(stop: Stop, work: Callable[[], Awaitable[T]]) -> T | No
     if failure is not None:
         raise failure
     return result
+
+
+@asynccontextmanager
+async def beside(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Do `work` until the block ends; then it is canceled. An error of the block is raised as it is."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised below: a task group would wrap it
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def pause_unless_stopped(stop: Stop, clock: Clock, seconds: float) -> bool:

@@ -1,6 +1,7 @@
 """How many batches are on their way to the service at once. Used by the pipeline.
 
-As many as pay: `adaptive.concurrency` finds that out, or the settings say it. Bytes are bounded besides, since a
+As many as pay: `adaptive.concurrency` finds that out, or the settings say it. Where many workers share one limit,
+`run.sharing` says how many this one may have. Bytes are bounded besides, since a
 payload is held in memory while it is on its way: never more than `MOST_BYTES`, except for a single batch that is
 larger.
 """
@@ -13,13 +14,16 @@ from http import HTTPStatus
 
 import msgspec
 
-from engine.adaptive.concurrency import CallFate, Concurrency, Finished
+from engine.adaptive.concurrency import CallFate, Concurrency, Finished, LimitChanged
+from engine.adaptive.shared_limits import FlightReport
 from engine.clock import Clock
 from engine.model.settings import AUTO, MEBIBYTE, SendSettings
 from engine.progress.events import CallEnded, Event, Listener, Paused
 
 MOST_BYTES = 32 * MEBIBYTE
 """Payloads under way at once; one that alone is longer goes alone."""
+
+SHARED = "other workers have their part of it"
 
 
 class Slot(msgspec.Struct):
@@ -41,7 +45,11 @@ class InFlight:
     """
 
     def __init__(self, settings: SendSettings, clock: Clock, emit: Listener) -> None:
-        self._controller = Concurrency() if settings.max_in_flight == AUTO else None
+        self._most = None if settings.max_in_flight == AUTO else settings.most_in_flight
+        self._controller = Concurrency() if self._most is None else None
+        self._following = False
+        self._pushed_back = False
+        """A call was, since the last report to the other workers."""
         self._limit = self._controller.limit if self._controller else settings.most_in_flight
         self._clock = clock
         self._emit = emit
@@ -59,6 +67,31 @@ class InFlight:
     def limit(self, limit: int) -> None:
         self._limit = limit
         self._hand_on()
+
+    def report(self) -> FlightReport:
+        """Return what other workers that share the limit are to know."""
+        pushed_back, self._pushed_back = self._pushed_back, False
+        return FlightReport(self._most, self._limit, self._taken, pushed_back)
+
+    def await_grant(self) -> None:
+        """Share the limit from now on: where it is configured there are no places before the first grant."""
+        if self._most is not None:
+            self._following, self._limit = True, 0
+
+    def follow(self, limit: int | None) -> None:
+        """Have as many places as the workers that share the limit leave to this one; None: find out how many pay."""
+        if limit is not None:
+            before, self._following, self.limit = self._limit, True, limit
+            if limit != before:
+                self._emit(LimitChanged("max_in_flight", before, limit, SHARED))
+        elif self._following:
+            self._following = False
+            self._controller = Concurrency.holding(max(1, self._limit)) if self._most is None else None
+
+    def others_pushed_back(self) -> None:
+        """Note that another worker, which has as many places as this one, was told that it is too much."""
+        now = self._clock.monotonic()
+        self._observe(Finished(now, now, 0, 1, CallFate.PUSHED_BACK))
 
     @property
     def taken(self) -> int:
@@ -121,13 +154,13 @@ class InFlight:
         """
         match event:
             case CallEnded(status=HTTPStatus.TOO_MANY_REQUESTS):  # not 503: a proxy says it of what is down, too
-                now = self._clock.monotonic()
+                now, self._pushed_back = self._clock.monotonic(), True
                 self._observe(Finished(now - event.seconds, now, 0, 1, CallFate.PUSHED_BACK))
             case Paused():
                 self._paused_until = max(self._paused_until, self._clock.monotonic() + event.wait_seconds)
 
     def _observe(self, finished: Finished) -> None:
-        if self._controller is None:
+        if self._controller is None or self._following:
             return
         change = self._controller.observe(finished)
         if change is not None:

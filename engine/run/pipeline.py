@@ -14,6 +14,8 @@ A batch of which a call was lost or refused goes to `recovery`, which takes no p
 refused as a whole comes back as two halves. A frozen batch as large as one that was refused is halved before it is
 sent, and `plans` cuts the next ones smaller. Inline batches whose answer was lost are searched for at the end, when
 everything else has arrived.
+Where several processes send a job, each takes shards of what one of them freezes, and sees nothing but those
+(`shards`).
 A run ends early by `Stop`: nothing new is begun, calls under way may finish, and `resume` goes on from the ledger. Or
 a limit is met: then nothing more is sent, and what is under way is followed to its end. A batch with more records than
 may still be sent is halved until its first ones fit.
@@ -23,7 +25,8 @@ The module is a long one: how the three go side by side is one idea, and in part
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -33,7 +36,7 @@ from msgspec.structs import replace
 
 from engine.adaptive.concurrency import CallFate
 from engine.batch.chunker import Plan
-from engine.model.batch import Batch
+from engine.model.batch import ROOTS, Batch
 from engine.model.doubt import MOST_REPEATS, REPEATABLE, Again, Doubt, Wish
 from engine.model.errors import BulkSubmitError, CallFailed, RecordsSent, StrictRejects
 from engine.model.job import JobState
@@ -47,6 +50,7 @@ from engine.run.poller import Poller
 from engine.run.queues import Queue, WorkerPool
 from engine.run.reading import freeze_all
 from engine.run.recovery import Recovery
+from engine.run.shards import Shards
 from engine.run.uploader import Submitted, Uploader
 
 Unsent: TypeAlias = tuple[Batch, Submission]
@@ -63,7 +67,7 @@ MOST_IN_DOUBT = 1000
 class Pipeline:
     """One run of one job."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a run
         self,
         run: Run,
         plans: Callable[[Batch | None], Iterator[Plan]],
@@ -71,7 +75,9 @@ class Pipeline:
         poller: Poller,
         in_flight: InFlight,
         settings: SendSettings,
+        shards: Shards | None = None,
     ) -> None:
+        """Join the parts; `shards`: where several processes send the job."""
         self._run = run
         self._job = run.job
         self._ledger = run.ledger
@@ -80,6 +86,7 @@ class Pipeline:
         self._poller = poller
         self._in_flight = in_flight
         self._settings = settings
+        self._shards = shards
         self._recovery = Recovery(run, uploader, uploader.payloads, self._carry)
         self._recoveries: TaskGroup
         """Where batches in doubt are taken care of: beside the uploads, and at the end beside the searches."""
@@ -93,11 +100,12 @@ class Pipeline:
     async def work(self) -> BulkSubmitError | None:
         """Work until every record is settled or the run is stopped; return why it stopped, if it did."""
         unsent: Queue[Unsent] = Queue(self._read_ahead)
-        async with anyio.create_task_group() as parts:
-            parts.start_soon(self._part, 0.0, self._read, unsent)
-            parts.start_soon(self._part, DRAIN_SECONDS, self._upload, unsent)
-            parts.start_soon(self._part, 0.0, self._follow)
-        await self._guarded(self._ledger.written)
+        async with self._shards.kept() if self._shards else nullcontext():
+            async with anyio.create_task_group() as parts:
+                parts.start_soon(self._part, 0.0, self._read, unsent)
+                parts.start_soon(self._part, DRAIN_SECONDS, self._upload, unsent)
+                parts.start_soon(self._part, 0.0, self._follow)
+            await self._guarded(self._ledger.written)
         return self._run.stop.error or self._run.stop.sending_error
 
     def hear(self, remote_id: str, tasks: int) -> None:
@@ -106,12 +114,14 @@ class Pipeline:
 
     async def _read(self, unsent: Queue[Unsent]) -> None:
         try:
-            await self._follow_released()
+            if self._shards is None:
+                await self._follow_released()
+                self._earlier_followed.set()
+                await self._sending(self._feed, unsent)
+            else:
+                await self._sending(self._share, self._shards, unsent)
         finally:
             self._earlier_followed.set()
-        try:
-            await self._sending(self._feed, unsent)
-        finally:
             unsent.end()
 
     async def _feed(self, unsent: Queue[Unsent]) -> None:
@@ -126,6 +136,42 @@ class Pipeline:
             await self._replay(unsent)
             await self._freeze(lambda plan: self._send_all(unsent, plan.batches))
 
+    async def _share(self, shards: Shards, unsent: Queue[Unsent]) -> None:
+        """Take shards, one after the other, and bring back what stands in each; freeze beside, if that is ours."""
+        if shards.plans:
+            await self._ledger.open_shards(self._job.name)
+        async with anyio.create_task_group() as beside:
+            if shards.plans and self._run.changed is None and self._job.state is not JobState.CANCELED:
+                beside.start_soon(self._guarded, self._plan, shards)
+            await self._guarded(self._take, shards, unsent)
+            beside.cancel_scope.cancel()
+
+    async def _take(self, shards: Shards, unsent: Queue[Unsent]) -> None:
+        states = UNSENT | {State.UNCERTAIN, State.RELEASED}
+        while (shard := await shards.next()) is not None:
+            if self._job.strict:  # all is read; whoever plans need not have said yet what it found
+                self._check_strict(await self._ledger.rejects(self._job.name, 0, _EVERY_RECORD))
+            ours = self._ledger.batches(self._job.name, states, after=shard.first - 1, last=shard.last)
+            batches = [pair async for pair in ours]
+            await self._uploader.read_ahead([batch for batch, at in batches if at.state is State.FROZEN])
+            for batch, submission in batches:
+                if submission.state is State.RELEASED and submission.sequence not in self._run.released_again_by_user:
+                    self._poller.add(batch, submission)
+                elif self._run.changed is None:
+                    await self._offer(unsent, batch, submission)
+
+    async def _plan(self, shards: Shards) -> None:
+        if self._job.strict:
+            self._check_strict(await self._ledger.rejects(self._job.name, 0, _EVERY_RECORD))
+
+        async def frozen(plan: Plan) -> None:
+            if self._job.strict:
+                await self._refuse_rejects(plan)
+            else:
+                await shards.frozen()
+
+        await self._freeze(frozen)
+
     async def _follow_released(self) -> None:
         async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.RELEASED})):
             if submission.sequence not in self._run.released_again_by_user:
@@ -136,16 +182,19 @@ class Pipeline:
 
         One query for both: a second query would find batches that the first one has already started.
         """
-        canceled, by_user = self._job.state is JobState.CANCELED, self._run.released_again_by_user
+        by_user = self._run.released_again_by_user
         states = UNSENT | {State.UNCERTAIN} | ({State.RELEASED} if by_user else frozenset())
         async for batch, submission in self._ledger.batches(self._job.name, states):
-            if submission.state is State.RELEASED and submission.sequence not in by_user:
-                continue
-            if submission.state in IN_DOUBT:
-                if not self._is_searched_for_last(submission):
-                    await unsent.put([(batch, submission)])
-            elif not canceled:
+            if submission.state is not State.RELEASED or submission.sequence in by_user:
+                await self._offer(unsent, batch, submission)
+
+    async def _offer(self, unsent: Queue[Unsent], batch: Batch, submission: Submission) -> None:
+        """Pass on what an earlier run left, unless it is searched for at the end, or is not to be sent any more."""
+        if submission.state in IN_DOUBT:
+            if not self._is_searched_for_last(submission):
                 await unsent.put([(batch, submission)])
+        elif self._job.state is not JobState.CANCELED:
+            await unsent.put([(batch, submission)])
 
     def _is_searched_for_last(self, submission: Submission) -> bool:
         unnamed = submission.state is State.UNCERTAIN and submission.remote_id is None
@@ -196,17 +245,26 @@ class Pipeline:
                 return
 
     async def _lost_since(self, began: float) -> bool:
-        async for _, submission in self._ledger.batches(self._job.name, frozenset({State.UNCERTAIN})):
+        async for _, submission in self._uncertain():
             if submission.remote_id is None and submission.changed_at > began:
                 return True
         return False
+
+    async def _uncertain(self) -> AsyncIterator[Unsent]:
+        """Yield the uncertain batches that are ours to search for."""
+        ours = [(shard.first - 1, shard.last) for shard in self._shards.taken] if self._shards else [(-1, ROOTS - 1)]
+        for after, last in ours:
+            async for pair in self._ledger.batches(
+                self._job.name, frozenset({State.UNCERTAIN}), after=after, last=last
+            ):
+                yield pair
 
     async def _search_once(self) -> None:
         """Search once everything else is settled: before that, a batch may be accepted and not visible yet."""
         rest_ended_at = await self._ledger.last_settled_at(self._job.name)
         async with anyio.create_task_group() as searches:
             self._recoveries = searches
-            async for batch, submission in self._ledger.batches(self._job.name, frozenset({State.UNCERTAIN})):
+            async for batch, submission in self._uncertain():
                 if submission.remote_id is not None:
                     continue
                 if submission.changed_at < self._began and not self._count_sent(batch):

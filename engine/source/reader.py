@@ -12,7 +12,7 @@ import gc
 from codecs import utf_8_decode
 from collections.abc import Iterator, Sequence
 
-from engine.model.record import LINE_FORMATS, Block, Position, Reject, Source
+from engine.model.record import LINE_FORMATS, Block, Position, Reject, Source, source_at
 from engine.model.settings import SourceSettings
 from engine.source.formats import splitter_for
 from engine.source.splitter import RecordProof, SourceFile, Splitter, Window, too_long
@@ -25,6 +25,9 @@ _SEPARATOR_BYTES = 1 << 12
 
 _SCAN_BYTES = 1 << 16
 """Read at once to find the end of a line."""
+
+SEGMENT_BYTES = 1 << 25
+"""Its last batch is not full: one of sixty, with records of 570 bytes. Its plans fit into a pipe of a mebibyte."""
 
 
 def read_blocks(
@@ -145,26 +148,30 @@ def _nothing(end: Position, rejects: Sequence[Reject] = ()) -> Block:
     return Block(end, (), (), (), (), (), (), rejects)
 
 
-def segment_stops(sources: Sequence[Source], start: int, segment_bytes: int) -> Iterator[int]:
-    """Yield the joined offsets at which several processes may share the work, from `start` on; the last is the end.
+def segment_stops(
+    sources: Sequence[Source], start: int, segment_bytes: int = SEGMENT_BYTES, *, stop: int | None = None
+) -> Iterator[int]:
+    """Yield the joined offsets behind `start` at which the sources are cut, up to `stop`, their end if not said.
 
-    A segment between two of them is about `segment_bytes` long, longer with a long line or where nothing can be cut.
-    It ends where a record is known to end without reading what stands before: with a source, or in NDJSON with a line.
-    An array or a CSV file is one segment: only who reads it from its beginning can tell a separator from the same bytes
-    within a string. The end of a line is looked for from the segment before, so no byte is scanned twice.
+    A cut is at the first place, from a multiple of `segment_bytes` on, where a record is known to end without reading
+    what stands before: with a source, or in NDJSON with a line. So cuts depend on the sources alone, not on where
+    reading began. An array or a CSV file is never cut: only who reads it from its beginning can tell a separator from
+    the same bytes within a string. No byte is scanned twice.
     """
-    at, end = start, sources[-1].end
-    for source in (source for source in sources if source.size):
-        while source.format in LINE_FORMATS and at + segment_bytes < source.end:
-            stop = _after_line(source, at + segment_bytes)
-            if stop == source.end:
-                break
-            yield stop
-            at = stop
-        if source.end < end and source.end - at >= segment_bytes:
-            yield source.end
-            at = source.end
+    end = sources[-1].end if stop is None else stop
+    multiple = start // segment_bytes * segment_bytes
+    while max(multiple, start) < end:
+        cut = _record_end(sources, multiple) if multiple else 0
+        if start < cut < end:
+            yield cut
+        multiple = (max(cut, multiple) // segment_bytes + 1) * segment_bytes
     yield end
+
+
+def _record_end(sources: Sequence[Source], at: int) -> int:
+    """Return the first joined offset from `at` on where a record is known to end; `at` is above 0."""
+    source = source_at(sources, at - 1)
+    return _after_line(source, at - 1) if source.format in LINE_FORMATS else source.end
 
 
 def _after_line(source: Source, at: int) -> int:

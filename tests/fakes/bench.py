@@ -1,7 +1,9 @@
 """A job of small records on a real ledger, a fake service and made-up time, joined as the engine joins them."""
 
-from contextlib import ExitStack, asynccontextmanager
+import dataclasses
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import orjson
@@ -25,6 +27,7 @@ from engine.run.in_flight import InFlight
 from engine.run.pipeline import IN_DOUBT, Pipeline
 from engine.run.poller import Poller
 from engine.run.recovery import Recovery
+from engine.run.shards import Shards, lease_terms
 from engine.run.uploader import Uploader
 from engine.source.reader import read_blocks
 from engine.source.sources import find_sources
@@ -32,6 +35,7 @@ from fakes.clock import FakeClock, Watched
 from fakes.service import FakeService
 
 NO_HOOKS = Hooks()
+WORKERS = count(1)
 ROADS = {
     State.FROZEN: [],
     State.STAGING: [State.STAGING],
@@ -61,6 +65,9 @@ class Bench:
     ahead_of: list = field(default_factory=list)
     """Sequences of the batches for which payloads were to be prepared."""
     stop: Stop = field(default_factory=Stop)
+    worker: str = "worker"
+    plans_job: bool = True
+    """It holds the job's lock."""
 
     def run(self):
         self.stop = Stop()
@@ -176,14 +183,21 @@ class Bench:
         def plans(last):
             return replanned(self.plans, last, lambda: sizes.limit) if sizes else self.plans(last)
 
-        return Pipeline(run, plans, uploader, Poller(run, send), in_flight, send)
+        shards = self.shards(run, send) if self.ledger.shares_jobs else None
+        return Pipeline(run, plans, uploader, Poller(run, send), in_flight, send, shards)
+
+    def shards(self, run, send):
+        terms = lease_terms(send, f"{self.worker}-{next(WORKERS)}")
+        return Shards(run.job, run.ledger, run.clock, run.stop, terms, plans=self.plans_job)
 
     async def work(self, **options):
         """Run the job once, as a new process would; return why it stopped."""
         # What a run that was canceled had queued is written first, as it is before a process ends.
         await self.ledger.set_job_state(self.job.name, self.job.state)
         self.job = await self.ledger.job(self.job.name)
-        return await self.pipeline(**options).work()
+        plans = self.ledger.shares_jobs and self.plans_job
+        with self.ledger.lock(self.job.name) if plans else nullcontext():
+            return await self.pipeline(**options).work()
 
     def end(self, error=None):
         """End the run that is under way."""
@@ -191,12 +205,20 @@ class Bench:
 
 
 @asynccontextmanager
-async def a_bench(folder: Path, records=10, *, sources=None, hooks=NO_HOOKS, job="j", **service):
+async def a_bench(folder: Path, records=10, *, sources=None, hooks=NO_HOOKS, job="j", shares_jobs=False, **service):
     """Open a ledger in `folder` that knows one job of some records, or of the given sources."""
     clock = FakeClock()
     paths = sources or [write_records(folder / "tasks.ndjson", records)]
     found = find_sources([str(path) for path in paths], SourceSettings())
-    async with SqliteLedger.open(folder / "ledger.db", clock, hooks=hooks) as ledger:
+    async with SqliteLedger.open(folder / "ledger.db", clock, hooks=hooks, shares_jobs=shares_jobs) as ledger:
         order = Job(job, "fake", "", found, str(folder / "output"))
         await ledger.create_job(order)
         yield Bench(order, Watched(ledger, clock), clock, FakeService(clock, **service))
+
+
+@asynccontextmanager
+async def another_worker(bench, worker="other", *, plans_job=False, hooks=NO_HOOKS):
+    """Open the ledger of a bench as one more process that sends the same job, with the same service and time."""
+    async with SqliteLedger.open(bench.ledger.address, bench.clock, hooks=hooks, shares_jobs=True) as ledger:
+        own = {"ledger": Watched(ledger, bench.clock), "events": [], "ahead_of": [], "stop": Stop()}
+        yield dataclasses.replace(bench, worker=worker, plans_job=plans_job, **own)

@@ -1,5 +1,7 @@
 """What the tests of the ledger rely on: a PostgreSQL that can be stopped, cut off, filled and failed over."""
 
+import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -168,6 +170,7 @@ def test_a_stalled_network_does_not_tell_that_the_server_is_gone(server, databas
     ):
         proxy.stall()
         insert = threads.submit(connection.execute, INSERT)
+        os.kill(connection.info.backend_pid, signal.SIGKILL)  # it says nothing before it is gone
         server.restart("immediate")
         with pytest.raises(TimeoutError):
             insert.result(timeout=0.3)

@@ -16,6 +16,7 @@ from engine.commands.cancel import CANCELED
 from engine.commands.lineage import Retried
 from engine.commands.paths import command
 from engine.commands.result import MOST_REASONS, Result, ServiceCan, headline, later_words, not_created
+from engine.commands.work import WorkDone
 from engine.ledger.address import LedgerAddress
 from engine.model.errors import Exit
 from engine.model.job import JobState
@@ -47,6 +48,26 @@ def result_screen(result: Result, ledger: LedgerAddress) -> Screen:
         ],
         data=_data(result, ledger),
         exit_code=result.exit_code,
+    )
+
+
+def work_screen(done: WorkDone, ledger: LedgerAddress) -> Screen:
+    """Return what a worker has done, of all the jobs that it took part in."""
+    part = f"{count(len(done.jobs), 'job')}: {count(done.created, 'record')} created here"
+    part += f", {count(done.not_created)} not" if done.not_created else ""
+    left = f" {done.message}" if done.message else ""
+    return Screen(
+        f"Worked on {part}.{left}" if done.jobs else f"No open job in {ledger}.{left}",
+        {
+            "jobs": list(done.jobs),
+            "created": done.created,
+            "not_created": done.not_created,
+            "message": done.message,
+            "ledger": str(ledger),
+            "exit_code": done.exit_code,
+        },
+        mood=Mood.GOOD if done.exit_code == Exit.ALL_CREATED else Mood.MIXED,
+        exit_code=done.exit_code,
     )
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -12,7 +13,7 @@ from engine.batch.planning import plan_batches
 from engine.model.batch import Limits
 from engine.model.errors import SourceChanged
 from engine.model.settings import MappingSettings, SourceSettings
-from engine.source.reader import WINDOW_BYTES
+from engine.source.reader import SEGMENT_BYTES, WINDOW_BYTES
 
 
 def no_bad_values(task):
@@ -27,6 +28,7 @@ class Recipe:
     settings: SourceSettings = SourceSettings()  # noqa: RUF009 - it is frozen
     limits: Limits = Limits(1000, 1 << 22)  # noqa: RUF009 - it is frozen
     window_bytes: int = WINDOW_BYTES
+    segment_bytes: int = SEGMENT_BYTES
 
     @property
     def mapper(self):
@@ -45,6 +47,7 @@ class Recipe:
             sequence=segment.sequence,
             stop=segment.stop,
             window_bytes=self.window_bytes,
+            segment_bytes=self.segment_bytes,
         )
 
 
@@ -92,3 +95,19 @@ class Here:
 
     def plans(self):
         return self._planner(self._asked.popleft())
+
+
+@dataclass(frozen=True)
+class Killed(Recipe):
+    """Plans, and kills its process in the midst of a segment, so many times: each leaves a file in `folder`."""
+
+    folder: str = ""
+    times: int = 1
+
+    def plan(self, segment):
+        left = len(list(Path(self.folder).iterdir()))
+        for plan in super().plan(segment):
+            if segment.start.offset and left < self.times:
+                Path(self.folder, f"{left}-{os.getpid()}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield plan

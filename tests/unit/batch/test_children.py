@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.batch.children import Segment, Standby, joined, plan_in_children
 from engine.batch.payload import PayloadReader
-from engine.model.batch import Limits, decode_spans
+from engine.model.batch import Limits
 from engine.model.errors import ReaderLost, SourceChanged, SourceError
 from engine.model.record import Format, Position, source_at
 from engine.model.settings import SourceSettings
@@ -36,20 +36,15 @@ def alone(recipe, start=BEGINNING, sequence=0):
     return list(recipe.plan(Segment(start, sequence, recipe.sources[-1].end)))
 
 
-def in_turns(recipe, workers, segment_bytes, start=BEGINNING, sequence=0):
+def in_turns(recipe, workers, start=BEGINNING, sequence=0):
     """Return what several workers plan."""
-    stops = segment_stops(recipe.sources, start.offset, segment_bytes)
+    stops = segment_stops(recipe.sources, start.offset, recipe.segment_bytes)
     crew = [Here(recipe) for _ in range(workers)]
     return list(joined(crew, recipe.sources, Segment(start, sequence, next(stops)), stops))
 
 
-def spans(plans):
-    return [
-        span
-        for plan in plans
-        for batch in plan.batches
-        for span in zip(*decode_spans(batch.start.offset, batch.spans), strict=True)
-    ]
+def batches(plans):
+    return [batch for plan in plans for batch in plan.batches]
 
 
 def rejects(plans):
@@ -68,7 +63,7 @@ def assert_valid(plans, recipe, contents, start, sequence):
     """The batches tile the sources, and each holds what its payload holds."""
     reader = PayloadReader(recipe.sources, recipe.settings, recipe.mapper)
     at = start
-    for batch in (batch for plan in plans for batch in plan.batches):
+    for batch in batches(plans):
         assert (batch.start, batch.sequence) == (at, sequence)
         assert batch.start.line == line_at(recipe.sources, contents, batch.start.offset)
         assert len(reader.read(batch).array) == batch.size_bytes
@@ -82,31 +77,59 @@ def assert_valid(plans, recipe, contents, start, sequence):
 
 @given(st.data(), st.sampled_from(list(CONTENTS)), WINDOWS, st.sampled_from([40, 1 << 24]))
 @settings(max_examples=300)
-def test_any_number_of_workers_and_segments_finds_the_same_records(data, kind, window_bytes, max_record_bytes):
+def test_any_number_of_workers_freezes_the_same_batches(data, kind, window_bytes, max_record_bytes):
     content = LINES | CONTENTS[kind] if kind is Format.NDJSON else CONTENTS[kind]
     contents = data.draw(st.lists(content, min_size=1, max_size=4))
     limits = Limits(data.draw(st.integers(1, 9)), data.draw(st.integers(1, 200)))
     options = SourceSettings(max_record_bytes=max_record_bytes)
-    recipe = Recipe(sources_of(*contents, kind=kind), options, limits, window_bytes)
+    segment_bytes = data.draw(st.sampled_from([1, 7, 50, 333]))
+    recipe = Recipe(sources_of(*contents, kind=kind), options, limits, window_bytes, segment_bytes)
     try:
         plain = alone(recipe)
     except SourceError:  # a header that cannot be used
         reject()
-    ends = [batch.end for plan in plain for batch in plan.batches]
+    ends = [batch.end for batch in batches(plain)]
     begun = data.draw(st.integers(0, len(ends)))
     start, rest = (ends[begun - 1], alone(recipe, ends[begun - 1], begun)) if begun else (Position(), plain)
 
     for workers in (1, 2, 5):
-        plans = in_turns(recipe, workers, data.draw(st.sampled_from([1, 7, 50, 333])), start, begun)
-        assert spans(plans) == spans(rest)
+        plans = in_turns(recipe, workers, start, begun)
+        assert batches(plans) == batches(rest)
         assert rejects(plans) == rejects(rest)
         assert plans[-1].reached == rest[-1].reached
         assert_valid(plans, recipe, contents, start, begun)
 
 
-def test_one_segment_is_planned_as_without_workers():
-    recipe = Recipe(sources_of(b'{"a":1}\n' * 2500))
-    assert in_turns(recipe, 1, 1 << 30) == alone(recipe)
+@given(
+    st.lists(LINES, min_size=1, max_size=3),
+    st.integers(1, 9),
+    st.integers(1, 200),
+    WINDOWS,
+    st.sampled_from([9, 99, 999]),
+)
+def test_a_job_that_goes_on_after_any_batch_freezes_what_one_run_would(
+    contents, records, most_bytes, window_bytes, segment_bytes
+):
+    limits = Limits(records, most_bytes)
+    assert_goes_on(Recipe(sources_of(*contents), SourceSettings(), limits, window_bytes, segment_bytes))
+
+
+@pytest.mark.parametrize("records", [1, 2, 3])
+@pytest.mark.parametrize("window_bytes", [16, 61, 300])
+def test_bad_records_without_end_are_cut_alike_wherever_reading_began(records, window_bytes):
+    lines = [b'{"a":1}\n' * 2, b"oops\n" * 30, b'\n{"a":1}\n', b'{"a":"bad"}\n\n' * 7]
+    recipe = Recipe(sources_of(b"".join(lines * 4)), SourceSettings(), Limits(records, 1 << 20), window_bytes, 500)
+    assert_goes_on(recipe)
+    assert max(batch.rejected for batch in batches(alone(recipe))) == records
+
+
+def assert_goes_on(recipe):
+    """Whoever goes on after any batch freezes what one process would that had begun at the beginning."""
+    whole = batches(alone(recipe))
+    for batch in whole:
+        rest = whole[batch.sequence + 1 :]
+        assert batches(alone(recipe, batch.end, batch.sequence + 1)) == rest
+        assert batches(in_turns(recipe, 2, batch.end, batch.sequence + 1)) == rest
 
 
 def in_children(recipe, children=1, standby=None, **options):
@@ -118,11 +141,11 @@ def in_children(recipe, children=1, standby=None, **options):
 @pytest.mark.parametrize("children", [1, 2, 3])
 def test_processes_plan_what_this_one_would(children):
     contents = [b'{"a":1}\n' * 3000, b'{"a":"bad"}\n\noops\n' * 300, b'{"b":[]}']
-    recipe = Recipe(sources_of(*contents))
+    recipe = Recipe(sources_of(*contents), segment_bytes=5000)
     plans = list(in_children(recipe, children, segment_bytes=5000))
     if children == 1:
         assert plans == alone(recipe)
-    assert (spans(plans), rejects(plans)) == (spans(alone(recipe)), rejects(alone(recipe)))
+    assert (batches(plans), rejects(plans)) == (batches(alone(recipe)), rejects(alone(recipe)))
     assert_valid(plans, recipe, contents, Position(), 0)
 
 

@@ -15,6 +15,7 @@ from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.batch import planning as rules
 from engine.batch.children import Standby
 from engine.batch.chunker import no_reference
+from engine.batch.dask import DaskCluster
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
 from engine.batch.planning import plan_batches, planning_recipe
@@ -108,6 +109,16 @@ def test_another_process_gets_no_secret():
     assert setup.service.access_key.get_secret_value() == "sandbox-key"
     assert b"sandbox-key" not in pickle.dumps(recipe)
     assert pickle.loads(pickle.dumps(recipe)) == recipe  # noqa: S301 - our own
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"), [({}, DaskCluster), ({"family": "nightly"}, Standby), ({"read_complete": True}, Standby)]
+)
+def test_a_cluster_reads_what_does_not_depend_on_what_was_read_before(monkeypatch, more, expected):
+    monkeypatch.setattr("engine.batch.dask.find_spec", lambda name: name)
+    job = replace(JOB, sources=(Source(0, "/nowhere", Format.NDJSON, 9, 0, 0),), **more)
+    with wiring.standby(wiring.load(config(), dask="tcp://127.0.0.1:9"), job, None) as standby:
+        assert type(standby) is expected
 
 
 def a_batch(end):
@@ -335,10 +346,13 @@ async def test_a_key_that_does_not_hold_is_refused(monkeypatch):
     ],
 )
 async def test_the_settle_time_is_what_is_configured_or_twice_the_slowest_start_of_the_job(
-    more, slowest, own, settle_seconds
+    tmp_path, more, slowest, own, settle_seconds
 ):
     setup, job = wiring.load(config(more=more)), replace(JOB, slowest_start=slowest)
-    async with wiring.open_run(setup, job, ledger=None, emit=lambda _: None, stop=Stop()) as run:
+    async with (
+        SqliteLedger.open(tmp_path / "ledger.db", SystemClock()) as ledger,
+        wiring.open_run(setup, job, ledger, lambda _: None, Stop()) as run,
+    ):
         assert run.service.settle_seconds == own
         assert run.settle_time.seconds == settle_seconds
 

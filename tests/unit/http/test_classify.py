@@ -7,11 +7,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+from engine.adaptive.window import Allowance
 from engine.http.classify import (
     BLAME_TABLE,
     LONGEST_ASKED_SECONDS,
     STORE_LATER,
-    Allowance,
     Loss,
     Said,
     Verdict,

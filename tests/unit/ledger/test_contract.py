@@ -1,4 +1,7 @@
-"""What every implementation of `Ledger` keeps. Another one is one more line in IMPLEMENTATIONS."""
+"""What every implementation of `Ledger` keeps. Another one is one more line in IMPLEMENTATIONS, and in SHARING."""
+
+import asyncio
+from functools import partial
 
 import pytest
 from msgspec.structs import replace
@@ -6,10 +9,11 @@ from msgspec.structs import replace
 from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.batch import decode_spans, encode_spans, part_sequences
-from engine.model.errors import JobError, JobLocked, LedgerError, NameTaken, OtherJobs
+from engine.model.errors import JobError, JobLocked, LeaseLost, LedgerError, NameTaken, OtherJobs
 from engine.model.job import JobState
 from engine.model.outcome import Kept, LaterFate, Settlement, Tally
 from engine.model.runs import PastAudit, PastRun, RunCounts, Sample, Standing
+from engine.model.shard import MOST_LOST_WORKERS, SHARD_BATCHES, LeaseTerms, ShardCounts, ShardState
 from engine.model.submission import TRANSITIONS, UNSENT, State, Submission
 
 from .values import (
@@ -29,6 +33,8 @@ from .values import (
 )
 
 IMPLEMENTATIONS = {"sqlite": SqliteLedger.open}
+SHARING = {"sqlite": partial(SqliteLedger.open, shares_jobs=True)}
+"""Those in which several processes send a job together."""
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -885,3 +891,384 @@ async def test_what_is_empty_of_the_store_is_counted(ledger):
     before = await ledger.free_bytes()
     await removed(ledger)
     assert await ledger.free_bytes() > before
+
+
+# Shards: what several processes send together
+
+
+A, B = (LeaseTerms(worker, 60.0, 20.0) for worker in "AB")
+"""How two workers have their leases."""
+
+
+def brief(terms):
+    """Return terms by which a lease has ended as soon as it is taken."""
+    return replace(terms, seconds=0.0)
+
+
+@pytest.fixture(params=SHARING)
+def sharing(request, path, clock):
+    """Open the same ledger as a process that shares jobs, again and again."""
+    return lambda: SHARING[request.param](path, clock)
+
+
+@pytest.fixture
+async def ours(sharing):
+    async with sharing() as ledger:
+        yield ledger
+
+
+@pytest.fixture
+async def theirs(sharing, ours):
+    """The same ledger, as another process has it."""
+    async with sharing() as ledger:
+        yield ledger
+
+
+async def shard_lines(ledger):
+    return [f"{shard.first}-{shard.last} {shard.state} {shard.holder}".strip() for shard in await ledger.shards("j")]
+
+
+async def to_staging(ledger, sequence):
+    await ledger.move("j", Submission(sequence, State.STAGING), expected=State.FROZEN)
+
+
+async def settle_all(ledger, *sequences):
+    for sequence in sequences:
+        await bring(ledger, "j", sequence, State.RELEASED, f"r{sequence}")
+        await settle(ledger, "j", sequence, Settlement(ids(2, sequence)))
+
+
+async def test_what_is_frozen_becomes_shards(ours):
+    await frozen(ours, SHARD_BATCHES + 3)
+    last = SHARD_BATCHES - 1
+    assert await shard_lines(ours) == [f"0-{last} open", f"{last + 1}-{last + 3} open"]
+    assert (await ours.shards("j"))[0].token == 0
+
+
+async def test_a_batch_of_one_process_alone_is_in_no_shard_until_the_job_is_shared(opened, sharing):
+    async with opened() as alone:
+        await frozen(alone, 3)
+        assert await alone.shards("j") == []
+        await bring(alone, "j", 0, State.RELEASED)
+    async with sharing() as shared:
+        await shared.open_shards("j")
+        await shared.open_shards("j")
+        assert await shard_lines(shared) == ["0-2 open"]
+
+
+async def test_shards_are_taken_in_their_order_and_by_one_worker_each(ours, theirs):
+    await frozen(ours, 3 * SHARD_BATCHES)
+    first, *_ = await ours.take_shards("j", A, 1)
+    second, third = await theirs.take_shards("j", B, 5)
+    assert [first.first, second.first, third.first] == [0, SHARD_BATCHES, 2 * SHARD_BATCHES]
+    assert (first.token, first.holder, second.holder) == (1, "A", "B")
+    assert await ours.take_shards("j", A, 1) == []
+
+
+async def test_two_workers_that_take_at_once_get_different_shards(ours, theirs):
+    await frozen(ours, 4 * SHARD_BATCHES)
+    taken = await asyncio.gather(*(who.take_shards("j", terms, 2) for who, terms in ((ours, A), (theirs, B))))
+    assert sorted(shard.first // SHARD_BATCHES for shards in taken for shard in shards) == [0, 1, 2, 3]
+
+
+async def test_what_a_worker_has_lost_another_one_takes_with_the_next_token(ours, theirs):
+    await frozen(ours)
+    await ours.take_shards("j", brief(A), 1)
+    (taken,) = await theirs.take_shards("j", B, 1)
+    assert (taken.token, taken.holder, taken.losses, taken.lost.split()) == (2, "B", 1, ["A"])
+
+
+async def test_a_worker_renews_what_has_ended_and_nobody_took_and_never_takes_it_anew(ours):
+    await frozen(ours)
+    await ours.take_shards("j", brief(A), 1)
+    assert await ours.take_shards("j", A, 1) == []
+    await ours.renew_shards("j", A)
+    await to_staging(ours, 0)
+    assert [(shard.token, shard.losses) for shard in await ours.shards("j")] == [(1, 0)]
+
+
+async def test_what_was_had_by_others_meanwhile_is_not_taken_for_what_it_was(ours, theirs):
+    await frozen(ours)
+    await ours.take_shards("j", brief(A), 1)
+    await theirs.take_shards("j", B, 1)
+    await theirs.give_back_shards("j", B, left=False)
+    with pytest.raises(LeaseLost):
+        await ours.take_shards("j", A, 1)
+
+
+async def test_a_renewal_tells_that_another_worker_has_taken_over(ours, theirs):
+    await frozen(ours, 2 * SHARD_BATCHES)
+    await ours.take_shards("j", A, 1)
+    await ours.take_shards("j", brief(A), 1)
+    await theirs.take_shards("j", B, 1)
+    with pytest.raises(LeaseLost, match=f"shard from batch {SHARD_BATCHES} on"):
+        await ours.renew_shards("j", A)
+
+
+async def test_two_renewals_at_once_of_which_the_first_ends_a_shard_find_nothing_lost(ours):
+    await frozen(ours)
+    await ours.take_shards("j", A, 1)
+    await settle_all(ours, 0)
+    await asyncio.gather(*(ours.renew_shards("j", A) for _ in range(3)))
+    assert await shard_lines(ours) == ["0-0 done"]
+
+
+async def test_a_shard_ends_once_every_record_of_it_is_settled(ours):
+    await frozen(ours, 2)
+    await ours.take_shards("j", A, 1)
+    await settle_all(ours, 0)
+    await ours.renew_shards("j", A)
+    assert await shard_lines(ours) == ["0-1 open A"]
+    await settle_all(ours, 1)
+    await ours.renew_shards("j", A)
+    assert await shard_lines(ours) == ["0-1 done"]
+
+
+async def test_parts_belong_to_the_shard_of_their_batch(ours):
+    await frozen(ours, 1, records=3)
+    await ours.take_shards("j", A, 1)
+    parts = await split(ours, "j", 0)
+    for part in parts:
+        await ours.renew_shards("j", A)
+        assert await shard_lines(ours) == ["0-0 open A"]
+        await bring(ours, "j", part.sequence, State.RELEASED, f"r{part.sequence}")
+        await settle(ours, "j", part.sequence, Settlement(ids(part.count, part.sequence)))
+    await ours.renew_shards("j", A)
+    assert await shard_lines(ours) == ["0-0 done"]
+
+
+async def test_a_shard_of_which_only_lost_answers_are_left_settles(ours, theirs):
+    await frozen(ours, 2)
+    await ours.take_shards("j", A, 1)
+    await settle_all(ours, 0)
+    await bring(ours, "j", 1, State.UNCERTAIN)
+    assert await theirs.count_shards("j", "B") == ShardCounts(0, 1, 0)
+    await ours.renew_shards("j", A)
+    assert await shard_lines(ours) == ["0-1 settling A"]
+    assert await theirs.count_shards("j", "B") == ShardCounts(0, 0, 1)
+
+
+async def test_shards_are_counted_as_a_worker_sees_them(ours, theirs):
+    await frozen(ours, 4 * SHARD_BATCHES)
+    await ours.take_shards("j", A, 1)
+    await ours.take_shards("j", brief(A), 1)
+    assert await theirs.count_shards("j", "B") == ShardCounts(3, 1, 0)
+    await theirs.take_shards("j", B, 3)
+    assert await theirs.count_shards("j", "B") == ShardCounts(0, 1, 0)
+
+
+@pytest.mark.parametrize(("left", "taken"), [(False, 1), (True, 0)])
+async def test_what_is_given_back_is_for_others_at_once_or_for_the_next_run(ours, theirs, left, taken):
+    await frozen(ours)
+    await ours.take_shards("j", A, 1)
+    await ours.give_back_shards("j", A, left=left)
+    assert await shard_lines(ours) == ["0-0 left" if left else "0-0 open"]
+    assert len(await theirs.take_shards("j", B, 1)) == taken
+    await theirs.open_shards("j")
+    assert len(await theirs.take_shards("j", B, 1)) == 1 - taken
+
+
+async def test_what_is_done_is_given_back_as_done(ours):
+    await frozen(ours)
+    await ours.take_shards("j", A, 1)
+    await settle_all(ours, 0)
+    await ours.give_back_shards("j", A, left=False)
+    assert await shard_lines(ours) == ["0-0 done"]
+
+
+async def test_only_a_worker_s_own_leases_end_when_it_goes(ours, theirs):
+    await frozen(ours, 2 * SHARD_BATCHES)
+    await ours.take_shards("j", A, 1)
+    await theirs.take_shards("j", B, 1)
+    await ours.give_back_shards("j", A, left=False)
+    await to_staging(theirs, SHARD_BATCHES)
+
+
+async def test_a_shard_that_many_workers_have_lost_is_parked_until_a_person_opens_it(sharing):
+    async with sharing() as ledger:
+        await frozen(ledger)
+    for number in range(MOST_LOST_WORKERS):
+        async with sharing() as ledger:
+            assert len(await ledger.take_shards("j", LeaseTerms(f"W{number}", 0.0, 0.0), 1)) == 1
+    async with sharing() as ledger:
+        assert await ledger.take_shards("j", A, 1) == []
+        (shard,) = await ledger.shards("j")
+        assert (shard.state, shard.holder, shard.losses) == (ShardState.PARKED, "", MOST_LOST_WORKERS)
+        assert shard.lost.split() == ["W0", "W1", "W2"]
+        assert await ledger.count_shards("j", "A") == ShardCounts(0, 0, 0)
+        await ledger.open_shards("j")
+        assert await ledger.take_shards("j", A, 1) == []
+        await ledger.open_shards("j", parked=True)
+        (opened_again,) = await ledger.take_shards("j", A, 1)
+        assert (opened_again.losses, opened_again.lost) == (0, "")
+
+
+async def test_what_is_given_back_is_not_lost(sharing):
+    async with sharing() as ledger:
+        await frozen(ledger)
+        for number in range(MOST_LOST_WORKERS + 1):
+            worker = LeaseTerms(f"W{number}", 60.0, 20.0)
+            (shard,) = await ledger.take_shards("j", worker, 1)
+            assert shard.losses == 0
+            await ledger.give_back_shards("j", worker, left=False)
+
+
+REFUSED_STEPS = {
+    "move": to_staging,
+    "settle": lambda ledger, sequence: settle(ledger, "j", sequence, Settlement(ids(2)), State.FROZEN),
+}
+
+
+async def unchanged(ledger, sequence=0):
+    found = await ledger.batch("j", sequence)
+    return found[1].state is State.FROZEN and await ledger.settlement("j", sequence) is None
+
+
+@pytest.mark.parametrize("step", REFUSED_STEPS.values(), ids=REFUSED_STEPS)
+async def test_a_step_under_a_lease_that_has_ended_is_refused(ours, step):
+    await frozen(ours)
+    await ours.take_shards("j", brief(A), 1)
+    with pytest.raises(LeaseLost, match="shard from batch 0 on has ended"):
+        await step(ours, 0)
+    assert await unchanged(ours)
+
+
+async def test_a_step_under_a_lease_that_was_taken_over_is_refused_and_the_other_s_is_written(ours, theirs):
+    await frozen(ours)
+    await ours.take_shards("j", brief(A), 1)
+    await theirs.take_shards("j", B, 1)
+    with pytest.raises(LeaseLost):
+        await to_staging(ours, 0)
+    assert await unchanged(theirs)
+    await to_staging(theirs, 0)
+
+
+async def test_a_split_under_a_lost_lease_makes_no_parts(ours, theirs):
+    await frozen(ours, records=3)
+    ((batch, _),) = await all_batches(ours, "j")
+    await ours.take_shards("j", brief(A), 1)
+    await theirs.take_shards("j", B, 1)
+    halves = await halves_of(ours, "j", batch)
+    with pytest.raises(LeaseLost):
+        await ours.split("j", Submission(0, State.SPLIT), halves, expected=State.FROZEN)
+    assert [one.sequence for one, _ in await all_batches(theirs, "j")] == [0]
+
+
+async def test_of_steps_written_together_only_those_of_the_lost_shard_are_refused(ours, theirs):
+    await frozen(ours, 2 * SHARD_BATCHES)
+    await ours.take_shards("j", A, 1)
+    await ours.take_shards("j", brief(A), 1)
+    await theirs.take_shards("j", B, 1)
+    steps = [to_staging(ours, sequence) for sequence in (0, SHARD_BATCHES, 1)]
+    results = await asyncio.gather(*steps, return_exceptions=True)
+    assert [isinstance(result, LeaseLost) for result in results] == [False, True, False]
+    states = [at.state for _, at in await all_batches(theirs, "j")]
+    assert [states[sequence] for sequence in (0, 1, SHARD_BATCHES)] == [State.STAGING, State.STAGING, State.FROZEN]
+
+
+async def test_a_worker_steps_in_no_shard_but_its_own(ours):
+    await frozen(ours, 2 * SHARD_BATCHES)
+    await ours.take_shards("j", A, 1)
+    with pytest.raises(LeaseLost):
+        await to_staging(ours, SHARD_BATCHES)
+    assert await unchanged(ours, SHARD_BATCHES)
+
+
+async def test_a_step_without_a_lease_is_refused_while_a_worker_has_the_shard(ours, theirs):
+    await frozen(ours)
+    await theirs.take_shards("j", B, 1)
+    with pytest.raises(LeaseLost, match="worker B has batch 0; stop it first"):
+        await to_staging(ours, 0)
+    await theirs.give_back_shards("j", B, left=False)
+    await to_staging(ours, 0)
+
+
+async def test_a_step_without_a_lease_is_taken_where_the_one_of_a_worker_has_ended(ours, theirs):
+    await frozen(ours)
+    await theirs.take_shards("j", brief(B), 1)
+    await to_staging(ours, 0)
+
+
+async def test_a_refusal_for_a_lost_lease_is_told_until_the_leases_are_given_back(ours, theirs):
+    await frozen(ours)
+    await ours.take_shards("j", brief(A), 1)
+    await theirs.take_shards("j", B, 1)
+    await ours.move("j", Submission(0, State.STAGING), expected=State.FROZEN, wait=False)
+    for _ in range(2):
+        with pytest.raises(LeaseLost):
+            await ours.written()
+    await ours.give_back_shards("j", A, left=False)
+    await ours.written()
+    assert await shard_lines(ours) == ["0-0 open B"]
+
+
+async def test_a_call_is_refused_that_could_end_after_the_lease_by_this_process_s_clock(ours, clock):
+    await frozen(ours, 2 * SHARD_BATCHES)
+    ours.check_lease("j", 0)  # nobody shares it here
+    await ours.take_shards("j", A, 1)
+    await clock.sleep(A.seconds - A.call_seconds)
+    ours.check_lease("j", 0)
+    await ours.take_shards("j", A, 1)  # a new lease makes no older one longer
+    await clock.sleep(0.5)
+    with pytest.raises(LeaseLost):
+        ours.check_lease("j", 0)
+    await ours.renew_shards("j", A)
+    ours.check_lease("j", 0)
+
+
+async def test_what_was_asked_before_a_lease_was_taken_renews_it_not(ours, clock):
+    await frozen(ours)
+    await asyncio.gather(ours.renew_shards("j", A), ours.take_shards("j", A, 1))
+    await clock.sleep(A.seconds)
+    with pytest.raises(LeaseLost):
+        ours.check_lease("j", 0)
+
+
+async def test_workers_are_known_from_their_first_renewal_until_they_go(ours, theirs, clock):
+    await frozen(ours)
+    await ours.renew_shards("j", A)
+    await clock.sleep(5)
+    await theirs.renew_shards("j", B)
+    await ours.renew_shards("j", A)
+    first, second = await ours.workers("j")
+    assert (first.name, second.name) == ("A", "B")
+    assert first.begun_at < second.begun_at <= first.seen_at
+    await ours.give_back_shards("j", A, left=False)
+    assert [worker.name for worker in await ours.workers("j")] == ["B"]
+
+
+async def test_a_worker_that_is_silent_for_longer_than_a_lease_is_forgotten_once_it_has_no_shard(ours, theirs, clock):
+    await frozen(ours)
+    await ours.take_shards("j", A, 1)
+    await ours.renew_shards("j", A)
+    await clock.sleep(A.seconds + 1)
+    await theirs.renew_shards("j", B)
+    assert [worker.name for worker in await theirs.workers("j")] == ["A", "B"]
+    await theirs.take_shards("j", B, 1)
+    await theirs.renew_shards("j", B)
+    assert [worker.name for worker in await theirs.workers("j")] == ["B"]
+
+
+async def test_a_budget_is_changed_by_one_after_the_other(ours, theirs):
+    seen = []
+
+    def add(text, now):
+        seen.append(text)
+        return str(int(text or 0) + 1)
+
+    await asyncio.gather(*(who.revise("limits", add) for who in [ours, theirs] * 10))
+    assert sorted(seen[1:], key=int) == [str(number) for number in range(1, 20)]
+    assert seen[0] is None
+
+
+async def test_a_change_of_a_budget_that_fails_leaves_it(ours):
+    def fail(text, now):
+        raise LedgerError("no")
+
+    await ours.revise("limits", lambda text, now: "1")
+    with pytest.raises(LedgerError):
+        await ours.revise("limits", fail)
+    await ours.revise("limits", lambda text, now: text + "2")
+    seen = []
+    await ours.revise("limits", lambda text, now: seen.append(text) or text)
+    assert seen == ["12"]

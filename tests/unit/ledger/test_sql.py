@@ -109,7 +109,7 @@ def test_postgres_has_the_same_tables_with_the_same_columns():
         for _, column, kind, *_ in connection.pragma("table_info", name):
             assert there.pop(column) in types[kind], f"{name}.{column}"
         assert not there
-    assert set(columns) == {"ledger_version", "locks"}
+    assert set(columns) == {"ledger_version", "locks", "writers"}
 
 
 def test_every_table_and_column_of_postgres_has_a_comment():

@@ -186,7 +186,16 @@ def test_segments_end_with_lines_and_sources_and_tile_them(contents, segment_byt
     for stop in stops:
         assert stop in ends or text[stop - 1 : stop] == b"\n"
     for start, stop in zip([0, *stops], stops, strict=False):
-        assert stop - start >= segment_bytes or stop == len(text) or stop in ends
+        assert start // segment_bytes < stop // segment_bytes or stop == len(text)
+
+
+@given(st.lists(st.lists(st.sampled_from([b"\n", b"x", b"xx\n"])).map(b"".join), min_size=1), st.integers(1, 9))
+def test_cuts_are_the_same_ones_wherever_reading_goes_on(contents, segment_bytes):
+    sources = sources_of(*contents)
+    end = sources[-1].end
+    stops = list(segment_stops(sources, 0, segment_bytes))
+    for start in range(end + 1):
+        assert list(segment_stops(sources, start, segment_bytes)) == ([stop for stop in stops if stop > start] or [end])
 
 
 def test_arrays_are_never_cut():
@@ -199,7 +208,7 @@ def test_small_files_share_a_segment():
 
 
 def test_a_resumed_job_begins_amid_its_files():
-    assert list(segment_stops(sources_of(*[b"12\n34\n"] * 3), 9, 4)) == [15, 18]
+    assert list(segment_stops(sources_of(*[b"12\n34\n"] * 3), 9, 4)) == [12, 18]
 
 
 def test_a_line_without_an_end_is_looked_through_once(monkeypatch):

@@ -1,0 +1,226 @@
+"""Sends jobs together with other processes, on this machine and on others, by a ledger that all of them reach.
+
+A worker takes shards of what one process freezes, and works on them as a run of its own does. That process holds the
+job's lock; where nobody holds it, the worker takes it: then it reads on, and ends the job, as `resume` does. So any
+number of workers may come and go, and there is always one that plans.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from engine.commands import wiring
+from engine.commands.intake import copied_here
+from engine.commands.paths import folder_beside, open_ledger, spelled
+from engine.commands.submit import family_lock, go_on
+from engine.files import DEFAULT_LEDGER
+from engine.ledger.address import LedgerAddress
+from engine.ledger.base import Ledger
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobLocked, LeaseLost, LedgerAway
+from engine.model.job import Job, JobState
+from engine.progress.events import BatchSettled, Event, JobStarted, Listener, fan_out, unheard
+from engine.run.context import Stop, beside, pause_unless_stopped
+from engine.run.in_flight import InFlight
+from engine.run.shards import tell_tally
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_LOOK_SECONDS = 2.0
+"""Between two looks at which jobs there are, or whether one has shards."""
+_COMMAND = "work"
+
+
+_TAKEN_OVER = frozenset({None, Exit.LOCKED, 128 + signal.SIGINT, 128 + signal.SIGTERM})
+"""How the run before has ended where a worker plans in its place: it was killed, interrupted, or lost its leases. One
+that ended for a reason, such as a limit or a wrong key, is for a person, who says `resume`."""
+
+
+class WorkDone(Struct, frozen=True):
+    """What a worker has done."""
+
+    jobs: Sequence[str]
+    """That it has worked on, in this order."""
+    created: int
+    """Records that it has settled as created."""
+    not_created: int
+    """Records that it has settled otherwise."""
+    exit_code: int
+    message: str = ""
+    """Why it ended early; empty if nothing was left to do."""
+
+
+async def work(  # noqa: PLR0913 - what a person can say of it
+    job: str | None = None,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
+    emit: Listener = unheard,
+    stop: Stop | None = None,
+    *,
+    stay: bool = False,
+    processes: int | None = None,
+    dask: str = "",
+) -> WorkDone:
+    """Take part in sending one job, or all open jobs of a ledger, until nothing of them is left.
+
+    Args:
+        job: name of the job; all that are open where left out.
+        ledger: a database of PostgreSQL, by its URL.
+        emit: is told what happens.
+        stop: ends the work early; what this worker has is given back at once.
+        stay: wait for further jobs, or for one of that name, until stopped.
+        processes: that read beside this one, where it plans; as configured where left out.
+        dask: as of `submit`, where it plans.
+
+    Raises:
+        ConfigError: the ledger cannot be shared.
+        JobError: there is no such job.
+    """
+    stop = stop or Stop()
+    async with open_ledger(ledger, create=stay) as opened:
+        if not opened.shares_jobs:
+            raise ConfigError(
+                f"ledger {opened.address}: a file is for one process at a time; workers need a database of PostgreSQL "
+                "(--ledger postgresql://…). `bulksubmit ledger copy` brings the jobs of a file there"
+            )
+        worker = _Worker(opened, fan_out(emit, (counts := _Counts()).hear), stop, processes, dask)
+        error = await worker.work(job, stay=stay)
+        message = "; ".join(filter(None, [worker.message, str(error) if error else ""]))
+        return WorkDone(
+            worker.jobs,
+            counts.created,
+            counts.not_created,
+            worker.exit_code if error is None else error.exit_status,
+            spelled(message, opened.address, f"work {job}" if job else "work"),
+        )
+
+
+class _Counts:
+    """Counts the records that were settled here."""
+
+    def __init__(self) -> None:
+        self.created = self.not_created = 0
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, BatchSettled):
+            self.created += event.created
+            self.not_created += event.failed + event.uncertain
+
+
+class _Worker:
+    """One worker."""
+
+    def __init__(self, ledger: Ledger, emit: Listener, stop: Stop, processes: int | None, dask: str) -> None:
+        self._ledger = ledger
+        self._emit = emit
+        self._stop = stop
+        self._go_on = partial(go_on, command=_COMMAND, processes=processes, dask=dask)
+        self.jobs: list[str] = []
+        self.exit_code = int(Exit.ALL_CREATED)
+        self.message = ""
+        self._ended: set[str] = set()
+        """Jobs with which this worker cannot go on: a person has to do something first, or it is not the time."""
+
+    async def work(self, name: str | None, *, stay: bool) -> BulkSubmitError | None:
+        """Work until nothing is left; return why it ended early."""
+        while self._stop.error is None:
+            todo = await self._todo(name, stay=stay)
+            for job in todo:
+                if job.name not in self.jobs:
+                    self.jobs.append(job.name)
+                await self._work_on(job)
+                if self._stop.error is not None:
+                    break
+            if not todo and not stay:
+                return None
+            await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS if not todo else 0.0)
+        return self._stop.error
+
+    async def _todo(self, name: str | None, *, stay: bool) -> Sequence[Job]:
+        jobs = await self._ledger.jobs()
+        if name is not None and not stay and all(job.name != name for job in jobs):
+            await self._ledger.job(name)  # tells which there are
+        wanted = [job for job in jobs if name in {None, job.name} and job.name not in self._ended]
+        return [job for job in reversed(wanted) if job.state is JobState.OPEN]
+
+    async def _work_on(self, job: Job) -> None:
+        """Plan and send a job where nobody does; else take part in sending it."""
+        try:
+            async with _linked(self._stop) as stop:
+                with self._ledger.lock(job.name), family_lock(job, self._ledger):
+                    job = await self._ledger.job(job.name)
+                    if job.state is not JobState.OPEN:
+                        return
+                    runs = await self._ledger.runs(job.name)
+                    if runs and runs[-1].exit_code not in _TAKEN_OVER:
+                        why = f"{runs[-1].reason.rstrip('.')}. `bulksubmit resume {job.name}` goes on with it"
+                        self._note(job, runs[-1].exit_code or Exit.ERROR, why)
+                        return
+                    job = await self._with_sources(job)
+                    result = await self._go_on(job, self._ledger, self._emit, stop)
+            if result.exit_code == Exit.LOCKED:  # its leases were lost: whoever has them goes on, and then we do
+                await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
+                return
+            self._note(job, result.exit_code, result.message)
+        except JobLocked:
+            error = await self._help(job)
+            if error is not None and error is not self._stop.error and not isinstance(error, LeaseLost):
+                self._note(job, error.exit_status, str(error))
+        except (LeaseLost, LedgerAway):
+            await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
+
+    async def _with_sources(self, job: Job) -> Job:
+        """Return a job whose sources can be read here: of what is elsewhere, each machine has a copy of its own."""
+        folder = folder_beside(self._ledger.address) / job.name
+        return await copied_here(job, wiring.load(job.config).settings.source, folder, self._emit)
+
+    def _note(self, job: Job, exit_code: int, message: str) -> None:
+        """Remember how a job ended, for this worker."""
+        self._ended.add(job.name)
+        if exit_code:
+            self.exit_code = self.exit_code or exit_code
+            self.message = "; ".join(filter(None, [self.message, f"job {job.name}: {message}" if message else ""]))
+
+    async def _help(self, job: Job) -> BulkSubmitError | None:
+        """Send shards of a job that another process plans; return why it ended early."""
+        while not await self._ledger.shards(job.name):  # before the first one, the job may still be learnt of
+            if not await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS):
+                return self._stop.error
+            job = await self._ledger.job(job.name)
+            if job.state is not JobState.OPEN or not self._ledger.is_locked(job.name):
+                return None
+        job = await self._with_sources(await self._ledger.job(job.name))
+        setup = wiring.load(job.config)
+        last = await self._ledger.last_batch(job.name)
+        tally = await self._ledger.tally(job.name)
+        self._emit(JobStarted(job.name, job.size_bytes, last.end.offset if last else 0, tally))
+        in_flight = InFlight(setup.settings.send, wiring.CLOCK, self._emit)
+        emit = fan_out(self._emit, in_flight.hear)
+        async with (
+            _linked(self._stop) as stop,
+            beside(partial(tell_tally, job, self._ledger, wiring.CLOCK, self._emit)),
+            wiring.open_run(setup, job, self._ledger, emit, stop, in_flight) as run,
+        ):
+            error = await wiring.pipeline(setup, run, in_flight, plans_job=False).work()
+        if error is None:
+            await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)  # the one that plans ends it
+        return error
+
+
+@asynccontextmanager
+async def _linked(stop: Stop) -> AsyncIterator[Stop]:
+    """Yield a wish to end of its own, which `stop` brings about, too; what ends one job ends no other."""
+    own = Stop()
+
+    async def pass_on() -> None:
+        await stop.wait()
+        assert stop.error is not None  # noqa: S101 - it was given with one
+        own.request(stop.error)
+
+    async with beside(pass_on):
+        yield own

@@ -1,0 +1,204 @@
+"""The shards of a job that this process sends, where several send it together: taken, kept while it works, given back.
+
+    planner ─ freezes ─> shards ─ take ─> this worker's pipeline ─ end, give back ─> done, left, or open for others
+
+Whoever holds the job's lock plans, too. What a worker has it has for some time only, and renews that while it lives.
+If it cannot, because it was stopped or is cut off from the ledger, it ends its run, for another worker may have taken
+over: the ledger refuses its steps from then on, and `check_lease` each call before it goes out.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+
+from engine.clock import Clock
+from engine.ledger.base import Ledger
+from engine.model.errors import Interrupted, JobCanceled, JobError, LeaseLost, LedgerError, Stopped
+from engine.model.job import Job, JobState
+from engine.model.settings import SendSettings
+from engine.model.shard import LeaseTerms, Shard
+from engine.progress.events import JobTallied, Listener
+from engine.run.context import Stop, beside
+from engine.run.queues import Signal
+
+_SLACK_SECONDS = (5.0, 60.0)
+"""A lease is longer than the longest call by as much, within these bounds: so long may the ledger be away."""
+_RENEW_SECONDS = 2.0
+"""Between two renewals, a third of the slack at most. Others hear by it of shards that are done."""
+_TALLY_SECONDS = 2.0
+"""A tally of a million batches takes some tenths of a second."""
+_FREE_SHARDS = 2
+"""For each worker, of those that nobody has: no more is read before some were taken."""
+_LOOK_SECONDS = 0.5
+"""Between two looks whether something can be taken; a worker that plans itself looks at once."""
+
+
+def lease_terms(settings: SendSettings, worker: str = "") -> LeaseTerms:
+    """Return how a worker has its leases, by how long a call may take."""
+    call = settings.longest_call_seconds
+    least, most = _SLACK_SECONDS
+    return LeaseTerms(worker or worker_name(), call + min(max(call, least), most), call)
+
+
+def worker_name() -> str:
+    """Return a name that no other worker has, and by which people find the process."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
+
+
+async def tell_tally(job: Job, ledger: Ledger, clock: Clock, emit: Listener) -> None:
+    """Tell what all workers of a job have done, again and again until canceled."""
+    while True:
+        with suppress(LedgerError):  # it is away
+            emit(JobTallied(await ledger.tally(job.name)))
+        await clock.sleep(_TALLY_SECONDS)
+
+
+class Shards:
+    """What one worker has of one job."""
+
+    def __init__(  # noqa: PLR0913 - what a lease depends on
+        self,
+        job: Job,
+        ledger: Ledger,
+        clock: Clock,
+        stop: Stop,
+        terms: LeaseTerms,
+        *,
+        plans: bool,
+        has_places: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`plans`: this worker freezes the job's batches, and goes last.
+
+        `has_places`: whether it may send any batch now; without, it leaves shards to the others.
+        """
+        self.plans = plans
+        self._job = job
+        self._ledger = ledger
+        self._clock = clock
+        self._stop = stop
+        self._terms = terms
+        self._has_places = has_places
+        self._taken: list[Shard] = []
+        self._frozen = Signal()
+
+    @property
+    def taken(self) -> list[Shard]:
+        """All that it has taken, those that are done among them, in the order of batches."""
+        return sorted(self._taken, key=lambda shard: shard.first)
+
+    async def frozen(self) -> None:
+        """Look for shards at once, for some were frozen; return once more are wanted.
+
+        What is cut later may be cut as the service takes it.
+        """
+        self._frozen.give()
+        while self._stop.sending_error is None:
+            counts = await self._ledger.count_shards(self._job.name, self._terms.worker)
+            workers = len(await self._ledger.workers(self._job.name))
+            if counts.free < _FREE_SHARDS * max(1, workers):
+                return
+            await self._clock.sleep(_LOOK_SECONDS / 10)
+
+    async def next(self) -> Shard | None:
+        """Wait for a shard, and take it; None once there will be none.
+
+        Whoever plans waits until all other workers have ended, so that what they lose is taken over; others do not wait
+        for what is only searched for, nor for more to be frozen once nobody plans any more.
+
+        Raises:
+            JobCanceled: another process has canceled the job.
+            LeaseLost: another worker has taken over what this one has.
+        """
+        name = self._job.name
+        while True:
+            job = await self._ledger.job(name)
+            may_take = job.read_complete or not self._job.strict
+            if may_take and self._has_places():
+                for shard in await self._ledger.take_shards(name, self._terms, 1):
+                    self._taken.append(shard)
+                    await self._check_wanted()  # only now: whoever cancels waits for leases that were taken before
+                    return shard
+            await self._ledger.renew_shards(name, self._terms)  # those that are done are told of by it
+            counts = await self._ledger.count_shards(name, self._terms.worker)
+            waits = counts.others + (counts.others_settling if self.plans else 0)
+            if not (may_take and counts.free) and not waits and not self._is_read(job):
+                return None
+            await self._news()
+
+    async def _news(self) -> None:
+        """Wait for some time, or until something was frozen here."""
+        async with anyio.create_task_group() as either:
+            either.start_soon(self._wake_later)
+            await self._frozen.wait()
+            either.cancel_scope.cancel()
+
+    async def _wake_later(self) -> None:
+        await self._clock.sleep(_LOOK_SECONDS)
+        self._frozen.give()
+
+    def _is_read(self, job: Job) -> bool:
+        """Return whether somebody may freeze more of the job."""
+        if job.read_complete or job.state is JobState.CANCELED:
+            return False
+        return self.plans or self._ledger.is_locked(job.name)
+
+    async def _check_wanted(self) -> None:
+        state = (await self._ledger.job(self._job.name)).state
+        if state is JobState.CANCELED and self._job.state is not JobState.CANCELED:
+            raise JobCanceled(f"job {self._job.name!r} was canceled by another process")
+
+    async def alone(self) -> None:
+        """Wait until no other worker has anything of the job: of one that was canceled, they give all back."""
+        while True:
+            counts = await self._ledger.count_shards(self._job.name, self._terms.worker)
+            if not counts.others + counts.others_settling:
+                return
+            await self._news()
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Renew the leases until the block ends, then give back what is left of them."""
+        try:
+            async with beside(self._renew):
+                yield
+        finally:  # not before the last renewal was asked for
+            with anyio.CancelScope(shield=True):
+                await self._give_back()
+
+    async def _renew(self) -> None:
+        seconds = min(_RENEW_SECONDS, (self._terms.seconds - self._terms.call_seconds) / 3)
+        while True:
+            try:
+                if self.plans:
+                    self._ledger.check_lock(self._job.name)
+                await self._ledger.renew_shards(self._job.name, self._terms)
+                await self._check_wanted()
+                if self.plans and self._is_limited:
+                    await self._ledger.withhold_shards(self._job.name)
+            except (LeaseLost, JobError) as error:
+                self._stop.request(error)
+                return
+            except LedgerError:  # it is away; what may be sent ends with the lease
+                pass
+            await self._clock.sleep(seconds)
+
+    @property
+    def _is_limited(self) -> bool:
+        """Whether nothing more is to be sent by anybody: not where only this process is to end."""
+        error = self._stop.sending_error
+        return error is not None and not isinstance(error, Interrupted | Stopped | LeaseLost)
+
+    async def _give_back(self) -> None:
+        """Let others have what is not done; where all was tried that can be, only the next run of the job."""
+        try:
+            await self._ledger.give_back_shards(
+                self._job.name, self._terms, left=self._stop.error is None and self._stop.sending_error is None
+            )
+        except LedgerError:  # it is away: they end by themselves
+            return

@@ -1,0 +1,63 @@
+"""What of reading on a cluster needs no cluster; `tests/system/test_dask.py` has real ones."""
+
+import pickle
+
+import pytest
+from fakes.inputs import sources_of
+
+import engine.batch.dask
+from engine import __version__
+from engine.batch.children import Segment
+from engine.batch.dask import check_dask, plan_segment
+from engine.model.errors import ConfigError, SourceChanged
+from engine.model.record import Position
+
+from .crews import Broken, Recipe
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Say which packages there are."""
+    packages = {"distributed"}
+    monkeypatch.setattr(engine.batch.dask, "find_spec", lambda name: name if name in packages else None)
+    return packages
+
+
+@pytest.mark.parametrize("named", ["local:1", "local:64", "tcp://10.0.0.7:8786", "tls://dask.example:8786"])
+def test_a_cluster_is_named_by_its_scheduler_or_by_how_many_processes_it_has_here(installed, named):
+    check_dask(named)
+
+
+@pytest.mark.parametrize("named", ["local", "local:0", "local:-1", "local:1000", "10.0.0.7:8786", "tcp://dask", "2"])
+def test_other_names_are_refused(installed, named):
+    with pytest.raises(ConfigError, match=r"--dask: .*neither the address of a scheduler .*nor local:N"):
+        check_dask(named)
+
+
+def test_the_extra_is_named_where_the_package_is_missing(installed):
+    installed.clear()
+    with pytest.raises(ConfigError, match=r"not installed: pip install 'bulksubmit\[dask\]'"):
+        check_dask("local:2")
+
+
+def planned(recipe, version=__version__):
+    segment = Segment(Position(), 0, recipe.sources[-1].end)
+    return plan_segment(pickle.dumps(recipe), segment, version), segment
+
+
+def test_a_task_plans_its_segment():
+    recipe = Recipe(sources_of(b'{"a":1}\n' * 2500))
+    answers, segment = planned(recipe)
+    assert answers == list(recipe.plan(segment))
+    assert pickle.loads(pickle.dumps(answers)) == answers  # noqa: S301 - our own
+
+
+def test_a_task_returns_the_error_that_ended_it():
+    answers, _ = planned(Broken(sources_of(b"{}\n"), way="changed"))
+    assert isinstance(pickle.loads(pickle.dumps(answers))[-1], SourceChanged)  # noqa: S301 - our own
+
+
+def test_a_task_of_another_version_is_refused():
+    (answer,), _ = planned(Recipe(sources_of(b"{}\n")), "9.9.9")
+    assert isinstance(answer, ConfigError)
+    assert "this is 9.9.9" in str(answer)
