@@ -21,7 +21,7 @@ from unit.ledger import test_round_trips as round_trips
 from unit.ledger.full import ROWS, fill
 from unit.ledger.stream import WRITERS
 from unit.ledger.test_contract import *  # noqa: F403 - all that a ledger keeps
-from unit.ledger.test_contract import removed
+from unit.ledger.test_contract import A, B, brief, removed
 from unit.ledger.test_copying import NAMES, NOTHING, rows_of
 from unit.ledger.test_disk_faults import STEPS, snapshot
 from unit.ledger.test_round_trips import test_batches_and_rejects, test_jobs, test_settlements  # noqa: F401
@@ -100,6 +100,12 @@ def opened(address, clock):
 
 
 @pytest.fixture
+def sharing(opened):
+    """Open it as a process that shares jobs: here each does."""
+    return opened
+
+
+@pytest.fixture
 def proxy(server):
     with cut_proxy(server.port) as running:
         yield running
@@ -128,6 +134,27 @@ async def test_what_is_empty_of_the_store_is_counted(ledger):
     """The database keeps to itself how much that is."""
     await frozen(ledger)
     assert await ledger.free_bytes() == 0
+
+
+async def test_a_batch_of_one_process_alone_is_in_no_shard_until_the_job_is_shared(ours):
+    """Of this store each job is shared from the beginning; making shards once more changes nothing."""
+    await frozen(ours, 3)
+    await ours.open_shards("j")
+    assert [(shard.first, shard.last) for shard in await ours.shards("j")] == [(0, 2)]
+
+
+async def test_a_worker_that_is_silent_for_longer_than_a_lease_is_forgotten_once_it_has_no_shard(ours, theirs):
+    """By the clock of the database, which no test can set."""
+    short = replace(B, seconds=0.3)
+    await frozen(ours)
+    await ours.take_shards("j", brief(A), 1)
+    await ours.renew_shards("j", brief(A))
+    await asyncio.sleep(short.seconds + 0.1)
+    await theirs.renew_shards("j", short)
+    assert [worker.name for worker in await theirs.workers("j")] == ["A", "B"]
+    await theirs.take_shards("j", short, 1)
+    await theirs.renew_shards("j", short)
+    assert [worker.name for worker in await theirs.workers("j")] == ["B"]
 
 
 # Killed
@@ -421,11 +448,11 @@ async def test_who_may_only_read_and_write_rows_can_work(server, database, monke
     async with PostgresLedger.open(address, clock) as ledger:
         with ledger.lock("j"), ledger.lock_family("f"), ledger.lock_nights("f"):
             job = await frozen(ledger, batches=3)
-            (shard,) = await ledger.take_shards(job, "w", 60, 4)
+            (shard,) = await ledger.take_shards(job, A, 4)
             await bring(ledger, job, 0, State.RELEASED)
             await settle(ledger, job, 0, Settlement(ids(2)))
-            await ledger.renew_shards(job, "w", 60)
-            await ledger.give_back_shards(job, "w", left=True)
+            await ledger.renew_shards(job, A)
+            await ledger.give_back_shards(job, A, left=True)
             await ledger.revise("budget", lambda state, _: f"{state}+")
         assert (shard.first, shard.last) == (0, 2)
         await removed(ledger, job)
@@ -475,7 +502,7 @@ def test_of_a_copy_that_is_refused_nothing_is_there(address, tmp_path):
 async def test_while_a_worker_sends_nothing_is_copied(opened, address, tmp_path):
     async with opened() as ledger:
         await frozen(ledger)
-        await ledger.take_shards("j", "w", 60, 1)
+        await ledger.take_shards("j", A, 1)
         with pytest.raises(JobLocked, match="1 shard of job 'j' with workers"):
             await engine.copy_ledger(str(address), tmp_path / "b.db")
 
