@@ -289,9 +289,9 @@ def work(
     ledger: options.LedgerPath = DEFAULT_LEDGER,
     output_options: OutputOptions,
 ) -> Screen:
-    """Send jobs together with other processes, on this machine or on others.
+    """Send jobs together with other processes.
 
-    The ledger is a database of PostgreSQL that all of them reach. Any number of workers may come and go: each takes
+    On this machine or on others: the ledger is a database of PostgreSQL that all of them reach. Each takes
     some batches at a time, and what a lost one had is taken over. Where no process reads a job's sources any more, this
     one does.
     """

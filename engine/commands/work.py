@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from engine.commands import wiring
-from engine.commands.paths import open_ledger
+from engine.commands.intake import copied_here
+from engine.commands.paths import folder_beside, open_ledger, spelled
 from engine.commands.submit import family_lock, go_on
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.address import LedgerAddress
@@ -89,12 +90,13 @@ async def work(  # noqa: PLR0913 - what a person can say of it
             )
         worker = _Worker(opened, fan_out(emit, (counts := _Counts()).hear), stop, processes, dask)
         error = await worker.work(job, stay=stay)
+        message = "; ".join(filter(None, [worker.message, str(error) if error else ""]))
         return WorkDone(
             worker.jobs,
             counts.created,
             counts.not_created,
-            worker.exit_code if error is None else error.exit_code,
-            "; ".join(filter(None, [worker.message, str(error) if error else ""])),
+            worker.exit_code if error is None else error.exit_status,
+            spelled(message, opened.address, f"work {job}" if job else "work"),
         )
 
 
@@ -159,6 +161,7 @@ class _Worker:
                         why = f"{runs[-1].reason.rstrip('.')}. `bulksubmit resume {job.name}` goes on with it"
                         self._note(job, runs[-1].exit_code or Exit.ERROR, why)
                         return
+                    job = await self._with_sources(job)
                     result = await self._go_on(job, self._ledger, self._emit, stop)
             if result.exit_code == Exit.LOCKED:  # its leases were lost: whoever has them goes on, and then we do
                 await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
@@ -166,10 +169,15 @@ class _Worker:
             self._note(job, result.exit_code, result.message)
         except JobLocked:
             error = await self._help(job)
-            if error is not None and not isinstance(error, LeaseLost):
-                self._note(job, error.exit_code, str(error))
+            if error is not None and error is not self._stop.error and not isinstance(error, LeaseLost):
+                self._note(job, error.exit_status, str(error))
         except (LeaseLost, LedgerAway):
             await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
+
+    async def _with_sources(self, job: Job) -> Job:
+        """Return a job whose sources can be read here: of what is elsewhere, each machine has a copy of its own."""
+        folder = folder_beside(self._ledger.address) / job.name
+        return await copied_here(job, wiring.load(job.config).settings.source, folder, self._emit)
 
     def _note(self, job: Job, exit_code: int, message: str) -> None:
         """Remember how a job ended, for this worker."""
@@ -186,7 +194,7 @@ class _Worker:
             job = await self._ledger.job(job.name)
             if job.state is not JobState.OPEN or not self._ledger.is_locked(job.name):
                 return None
-        job = await self._ledger.job(job.name)
+        job = await self._with_sources(await self._ledger.job(job.name))
         setup = wiring.load(job.config)
         last = await self._ledger.last_batch(job.name)
         tally = await self._ledger.tally(job.name)

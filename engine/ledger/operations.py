@@ -67,6 +67,7 @@ def create_job(
 
     `seen`: only if there is no job but these.
     """
+    connection.fetch("hold_jobs")
     if seen is not None and connection.fetch("unseen", {"seen": orjson.dumps([*seen]).decode()}):
         raise OtherJobs
     row = asdict(job) | {"created_at": job.created_at or now}
@@ -240,14 +241,17 @@ def take_shards(connection: Connection, name: str, taken: list[Shard], bindings:
 
 
 def renew_shards(
-    connection: Connection, name: str, kept: dict[str, Any], bindings: Mapping[str, Any]
+    connection: Connection, name: str, kept: dict[str, Any], bindings: Mapping[str, Any], clock: Callable[[], float]
 ) -> Sequence[Change]:
     """Let the leases of a worker last longer, and end those whose shards are done; `kept` gets what came of it.
 
-    `kept`: "renewed" and "done", the first sequences of the shards whose leases last on, and of those that ended.
+    `kept`: "renewed" and "done", the first sequences of the shards whose leases last on, and of those that ended; and
+    "asked_at", what the `clock` said before. That is later than the wish for it where the store was away meanwhile.
     """
+    kept["asked_at"] = clock()
     row = {"job": job_id(connection, name), **bindings}
     connection.change("see_worker", [row])
+    connection.change("forget_silent_workers", [row])
     kept["renewed"] = {first for (first,) in connection.fetch("renew_shards", row)}
     kept["done"] = [first for (first,) in connection.fetch("end_shards", row)]
     connection.change("settle_shards", [row])

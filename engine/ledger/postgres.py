@@ -132,7 +132,8 @@ class PostgresLedger(SqlLedger):
         if not taken:
             rows = session.execute(STATEMENTS["lock_holder"], {"name": name}).fetchall()
             holder = rows[0][0] if rows else "unknown"
-            raise JobLocked(f"process {holder} is working on {what}. Wait until it ends, or stop it first.")
+            helps = f" `bulksubmit work {job}` helps it." if (job := name.removeprefix("job:")) != name else ""
+            raise JobLocked(f"process {holder} is working on {what}. Wait until it ends, or stop it first.{helps}")
         holder = f"{os.getpid()} on {socket.gethostname()}"
         ((token,),) = session.execute(STATEMENTS["take_lock"], {"name": name, "holder": holder}).fetchall()
         return int(str(token))

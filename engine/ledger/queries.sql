@@ -51,6 +51,10 @@ RETURNING id;
 INSERT INTO sources (job, number, path, format, size, mtime_ns, base, inode, ctime_ns, name, version, row_groups)
 VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base, :inode, :ctime_ns, :name, :version, :row_groups);
 
+-- name: hold_jobs
+-- Let nobody else make a job before this transaction ends; in SQLite, one that writes is alone anyway.
+SELECT 1;
+
 -- name: unseen
 -- Name a job that is not among some: one that was made after somebody has looked.
 SELECT name FROM jobs WHERE name NOT IN (SELECT value FROM json_each(:seen)) LIMIT 1;
@@ -770,6 +774,13 @@ ON CONFLICT (job, name) DO UPDATE SET seen_at = excluded.seen_at;
 -- name: forget_worker
 -- Remember a worker no longer.
 DELETE FROM workers WHERE job = :job AND name = :worker;
+
+-- name: forget_silent_workers
+-- Remember the workers no longer of which nothing was heard for as long as a lease lasts, and that have no shard.
+DELETE FROM workers
+WHERE
+  job = :job AND seen_at < :store_now - :seconds
+  AND NOT EXISTS (SELECT 1 FROM shards WHERE shards.job = workers.job AND shards.holder = workers.name);
 
 -- name: workers
 -- Read the workers of a job, oldest first.

@@ -21,6 +21,10 @@ FROM jobs
 WHERE CAST(:job AS BIGINT) IS NULL OR id = :job
 ORDER BY id DESC;
 
+-- name: hold_jobs
+-- Let nobody else make a job before this transaction ends: who looks which there are must see all.
+SELECT pg_advisory_xact_lock(HASHTEXTEXTENDED(CURRENT_SCHEMA() || ' jobs', 0));
+
 -- name: note_slowest_start
 -- Remember how long an answered release took to begin, if none took longer.
 UPDATE jobs SET slowest_start = GREATEST(slowest_start, :seconds) WHERE id = :job;

@@ -188,13 +188,14 @@ class SqlLedger(Ledger):
     async def renew_shards(self, job: str, terms: LeaseTerms) -> None:
         kept: dict[str, Any] = {}
         leases = self._leases.setdefault(job, _Leases(terms))
-        asked_at, ours = self._clock.monotonic(), set(leases.shards)
+        ours = set(leases.shards)
         bindings = {"worker": terms.worker, "seconds": terms.seconds, "store_now": self._clock.now()}
-        await self._writer.write(partial(renew_shards, name=job, kept=kept, bindings=bindings))
+        clock = self._clock.monotonic
+        await self._writer.write(partial(renew_shards, name=job, kept=kept, bindings=bindings, clock=clock))
         if lost := (ours & leases.shards.keys()) - kept["renewed"]:  # but for those that another renewal has ended
             raise LeaseLost.of(job, min(lost))
         if ours >= leases.shards.keys():  # one that was taken meanwhile may have come after the renewal
-            leases.until = asked_at + terms.seconds
+            leases.until = kept["asked_at"] + terms.seconds
         for first in kept["done"]:
             leases.shards.pop(first, None)
 

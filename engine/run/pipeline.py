@@ -149,6 +149,8 @@ class Pipeline:
     async def _take(self, shards: Shards, unsent: Queue[Unsent]) -> None:
         states = UNSENT | {State.UNCERTAIN, State.RELEASED}
         while (shard := await shards.next()) is not None:
+            if self._job.strict:  # all is read; whoever plans need not have said yet what it found
+                self._check_strict(await self._ledger.rejects(self._job.name, 0, _EVERY_RECORD))
             ours = self._ledger.batches(self._job.name, states, after=shard.first - 1, last=shard.last)
             batches = [pair async for pair in ours]
             await self._uploader.read_ahead([batch for batch, at in batches if at.state is State.FROZEN])

@@ -98,7 +98,7 @@ class Recovery:
             case Action.ASK:
                 return await self._ask(case)
             case Action.CANCEL:
-                confirmed = await self._uploader.tidy_up(str(submission.remote_id))
+                confirmed = await self._uploader.tidy_up(batch, str(submission.remote_id))
                 cancel = Cancel.CONFIRMED if confirmed else Cancel.DECLINED
                 return replace(case, doubt=case.doubt.with_cancel(self._run.clock.monotonic(), cancel), waited=0)
             case Action.FOLLOW:

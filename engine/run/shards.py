@@ -19,7 +19,7 @@ import anyio
 
 from engine.clock import Clock
 from engine.ledger.base import Ledger
-from engine.model.errors import Interrupted, JobCanceled, LeaseLost, LedgerError, Stopped
+from engine.model.errors import Interrupted, JobCanceled, JobError, LeaseLost, LedgerError, Stopped
 from engine.model.job import Job, JobState
 from engine.model.settings import SendSettings
 from engine.model.shard import LeaseTerms, Shard
@@ -109,18 +109,25 @@ class Shards:
         """Wait for a shard, and take it; None once there will be none.
 
         Whoever plans waits until all other workers have ended, so that what they lose is taken over; others do not wait
-        for what is only searched for.
+        for what is only searched for, nor for more to be frozen once nobody plans any more.
+
+        Raises:
+            JobCanceled: another process has canceled the job.
+            LeaseLost: another worker has taken over what this one has.
         """
+        name = self._job.name
         while True:
-            job = await self._ledger.job(self._job.name)
-            if self._has_places() and (job.read_complete or not job.strict):
-                for shard in await self._ledger.take_shards(job.name, self._terms, 1):
+            job = await self._ledger.job(name)
+            may_take = job.read_complete or not self._job.strict
+            if may_take and self._has_places():
+                for shard in await self._ledger.take_shards(name, self._terms, 1):
                     self._taken.append(shard)
+                    await self._check_wanted()  # only now: whoever cancels waits for leases that were taken before
                     return shard
-            await self._ledger.renew_shards(job.name, self._terms)  # those that are done are told of by it
-            counts = await self._ledger.count_shards(job.name, self._terms.worker)
+            await self._ledger.renew_shards(name, self._terms)  # those that are done are told of by it
+            counts = await self._ledger.count_shards(name, self._terms.worker)
             waits = counts.others + (counts.others_settling if self.plans else 0)
-            if (job.read_complete or not self._is_read(job)) and not counts.free and not waits:
+            if not (may_take and counts.free) and not waits and not self._is_read(job):
                 return None
             await self._news()
 
@@ -135,10 +142,16 @@ class Shards:
         await self._clock.sleep(_LOOK_SECONDS)
         self._frozen.give()
 
-    @staticmethod
-    def _is_read(job: Job) -> bool:
-        """Return whether more of the job may be read: not of one that was canceled."""
-        return job.state is not JobState.CANCELED
+    def _is_read(self, job: Job) -> bool:
+        """Return whether somebody may freeze more of the job."""
+        if job.read_complete or job.state is JobState.CANCELED:
+            return False
+        return self.plans or self._ledger.is_locked(job.name)
+
+    async def _check_wanted(self) -> None:
+        state = (await self._ledger.job(self._job.name)).state
+        if state is JobState.CANCELED and self._job.state is not JobState.CANCELED:
+            raise JobCanceled(f"job {self._job.name!r} was canceled by another process")
 
     async def alone(self) -> None:
         """Wait until no other worker has anything of the job: of one that was canceled, they give all back."""
@@ -151,12 +164,12 @@ class Shards:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Renew the leases until the block ends, then give back what is left of them."""
-        async with beside(self._renew):
-            try:
+        try:
+            async with beside(self._renew):
                 yield
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await self._give_back()
+        finally:  # not before the last renewal was asked for
+            with anyio.CancelScope(shield=True):
+                await self._give_back()
 
     async def _renew(self) -> None:
         seconds = min(_RENEW_SECONDS, (self._terms.seconds - self._terms.call_seconds) / 3)
@@ -165,17 +178,14 @@ class Shards:
                 if self.plans:
                     self._ledger.check_lock(self._job.name)
                 await self._ledger.renew_shards(self._job.name, self._terms)
-                state = (await self._ledger.job(self._job.name)).state
+                await self._check_wanted()
                 if self.plans and self._is_limited:
                     await self._ledger.withhold_shards(self._job.name)
-            except LeaseLost as error:
+            except (LeaseLost, JobError) as error:
                 self._stop.request(error)
                 return
             except LedgerError:  # it is away; what may be sent ends with the lease
-                state = self._job.state
-            if state is JobState.CANCELED and self._job.state is not JobState.CANCELED:
-                self._stop.request(JobCanceled(f"job {self._job.name!r} was canceled by another process"))
-                return
+                pass
             await self._clock.sleep(seconds)
 
     @property

@@ -1,6 +1,7 @@
 """A job of small records on a real ledger, a fake service and made-up time, joined as the engine joins them."""
 
-from contextlib import ExitStack, asynccontextmanager
+import dataclasses
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -194,7 +195,9 @@ class Bench:
         # What a run that was canceled had queued is written first, as it is before a process ends.
         await self.ledger.set_job_state(self.job.name, self.job.state)
         self.job = await self.ledger.job(self.job.name)
-        return await self.pipeline(**options).work()
+        plans = self.ledger.shares_jobs and self.plans_job
+        with self.ledger.lock(self.job.name) if plans else nullcontext():
+            return await self.pipeline(**options).work()
 
     def end(self, error=None):
         """End the run that is under way."""
@@ -211,3 +214,11 @@ async def a_bench(folder: Path, records=10, *, sources=None, hooks=NO_HOOKS, job
         order = Job(job, "fake", "", found, str(folder / "output"))
         await ledger.create_job(order)
         yield Bench(order, Watched(ledger, clock), clock, FakeService(clock, **service))
+
+
+@asynccontextmanager
+async def another_worker(bench, worker="other", *, plans_job=False, hooks=NO_HOOKS):
+    """Open the ledger of a bench as one more process that sends the same job, with the same service and time."""
+    async with SqliteLedger.open(bench.ledger.address, bench.clock, hooks=hooks, shares_jobs=True) as ledger:
+        own = {"ledger": Watched(ledger, bench.clock), "events": [], "ahead_of": [], "stop": Stop()}
+        yield dataclasses.replace(bench, worker=worker, plans_job=plans_job, **own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from unit.ledger.values import a_job
 
 import engine.ledger.postgres
 from engine.clock import SystemClock
@@ -94,3 +95,15 @@ async def test_whoever_holds_a_lock_notices_soon_that_it_was_lost(server, addres
 def _has_lock(server, database):
     """Return whether anybody holds a lock in a database."""
     return bool(server.query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'", database))
+
+
+async def test_of_two_jobs_made_at_once_the_second_sees_the_first(address):
+    async with PostgresLedger.open(address, SystemClock()) as one, PostgresLedger.open(address, SystemClock()) as other:
+        for number in range(10):
+            seen = {job.name for job in await one.jobs()}
+            made = [
+                ledger.create_job(a_job(f"{name}-{number}"), seen=seen)
+                for name, ledger in (("first", one), ("second", other))
+            ]
+            told = await asyncio.gather(*made, return_exceptions=True)
+            assert sorted(type(one).__name__ for one in told) == ["NoneType", "OtherJobs"]

@@ -1,9 +1,10 @@
 """Four processes send one job by a ledger in PostgreSQL, while processes, the database and the network come and go.
 
 Each run is left alone at first: then the service, which counts the requests of all, pushes back not once. After that,
-at moments that a seed decides: a process is killed, one is stopped until its leases are over and wakes, the database
-ends at once and is started anew, and the network of one process to the database is cut. What has ended is started anew,
-as somebody would who looks after it. The sandbox's journal judges: each record was created once.
+at moments that a seed decides: processes are killed, one is stopped until its leases are over and wakes, the database
+ends at once and is started anew, and the network of one process to the database is cut. In some runs a Dask cluster
+plans and sends, too, and its scheduler is killed. What has ended is started anew, as somebody would who looks after it.
+The sandbox's journal judges: each record was created once.
 
 BULKSUBMIT_WORKERS_RECORDS=100000 is the long form, of twenty runs.
 """
@@ -15,6 +16,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -44,6 +46,8 @@ FAULT_SECONDS = 4.0 * max(1, RECORDS // 20_000)
 """Within which the faults begin."""
 LEASE_SECONDS = 10.0
 """Twice as long as a call may take."""
+END_SECONDS = 10.0
+"""Longest that a process may take to end once it is told to."""
 SECONDS = 120 + RECORDS / 100
 """Longest that one run may take."""
 PER_SECOND, LIMIT = 60, 80
@@ -51,7 +55,10 @@ PER_SECOND, LIMIT = 60, 80
 BROKEN = ("Traceback", "defect worth reporting", "never awaited")
 MAY_END = {Exit.ALL_CREATED, Exit.STOPPED_EARLY, Exit.LOCKED, -signal.SIGKILL}
 ENGINE = (sys.executable, "-m", "engine")
+DASK_EVERY = 5
+"""Of so many runs one has a Dask cluster."""
 START_AGAIN_SECONDS = 0.3
+SUBMIT = ("submit", "tasks.ndjson", "--config", "load.toml", "--job", "load", "--output", "reports")
 WORK = ("work", "load")
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 
@@ -122,6 +129,18 @@ class Process:
             with suppress(ProcessLookupError):
                 self._running.send_signal(number)
 
+    @property
+    def pid(self) -> int:
+        """Of the newest life; 0 before the first one."""
+        return self._running.pid if self._running else 0
+
+    def children(self) -> list[int]:
+        """Return the processes that the life that runs has started."""
+        files = Path(f"/proc/{self.pid}/task").glob("*/children")
+        with suppress(OSError):  # it has ended
+            return [int(pid) for file in files for pid in file.read_text().split()]
+        return []
+
     async def stand_still(self, seconds: float) -> None:
         stopped = self._running
         self.signal(signal.SIGSTOP)
@@ -149,6 +168,16 @@ class Scene:
         self.processes.append(Process(name, url, os.environ | secrets, self.folder))
         return self.processes[-1]
 
+    def held_by(self, process: Process) -> list[int]:
+        """Return the first batches of the shards that a process has."""
+        held = f"SELECT first FROM shards WHERE holder LIKE '%:{process.pid}:%'"  # noqa: S608 - a number
+        return [first for (first,) in self.server.query(held, self.database)]
+
+    def free_among(self, firsts: Sequence[int]) -> list[int]:
+        """Return those of some shards that nobody has, and of which something is to be done."""
+        free = self.server.query("SELECT first FROM shards WHERE holder = '' AND state = 'open'", self.database)
+        return [first for (first,) in free if first in firsts]
+
     async def until(self, happened: Callable[[], Any]) -> None:
         while not happened():  # noqa: ASYNC110 - it happens elsewhere
             await asyncio.sleep(0.05)
@@ -159,6 +188,13 @@ class Scene:
 
 async def kill(scene: Scene) -> None:
     scene.random.choice(scene.processes).signal(signal.SIGKILL)
+
+
+async def kill_the_cluster(scene: Scene) -> None:
+    """Kill the Dask cluster of the process that submits, its scheduler included; where there is none, nothing."""
+    for child in scene.processes[0].children():
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 async def stop_beyond_the_lease(scene: Scene) -> None:
@@ -188,6 +224,7 @@ async def cut_the_network(scene: Scene) -> None:
 FAULTS: Sequence[Callable[[Scene], Coroutine[Any, Any, None]]] = (
     kill,
     kill,
+    kill_the_cluster,
     stop_beyond_the_lease,
     restart_the_database,
     cut_the_network,
@@ -220,8 +257,8 @@ async def survived(seed: int, folder: Path) -> None:
     """Send a job through a run of faults; assert that each record was created once, and that all know it."""
     async with played(seed, folder) as scene, asyncio.timeout(SECONDS):
         async with asyncio.TaskGroup() as group:
-            submit = ("submit", "tasks.ndjson", "--config", "load.toml", "--job", "load", "--output", "reports")
-            group.create_task(scene.process("planner").keep_running(*submit, then=("resume", "load")))
+            dask = ("--dask", "local:1") if seed % DASK_EVERY == DASK_EVERY - 1 else ()
+            group.create_task(scene.process("planner").keep_running(*SUBMIT, *dask, then=("resume", "load", *dask)))
             await scene.until(lambda: scene.sandbox.stats.batches)
             for number in range(WORKERS):
                 worker = scene.process(f"worker-{number}", scene.proxy.port if number == 0 else None)
@@ -249,3 +286,29 @@ async def test_four_processes_create_each_record_once_whatever_ends_or_is_cut_of
     async with asyncio.TaskGroup() as runs:
         for seed in range(RUNS):
             runs.create_task(one(seed))
+
+
+async def test_a_process_that_is_told_to_end_gives_its_leases_back_at_once(tmp_path):
+    async with played(0, tmp_path / "run") as scene, asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
+        planner, worker = scene.process("planner"), scene.process("worker")
+        submitted = group.create_task(planner.run(*SUBMIT))
+        await scene.until(lambda: scene.sandbox.stats.batches)
+        worked = group.create_task(worker.run(*WORK))
+        await scene.until(lambda: scene.held_by(worker))
+        held = scene.held_by(worker)
+        assert await _ended(worker, worked) < END_SECONDS
+        assert not scene.held_by(worker)
+        gone_at = time.monotonic()
+        await scene.until(lambda: not scene.free_among(held))
+        assert time.monotonic() - gone_at < LEASE_SECONDS / 2
+        assert await _ended(planner, submitted) < END_SECONDS
+        assert not scene.held_by(planner)
+        assert (worker.codes, planner.codes) == ([128 + signal.SIGTERM], [128 + signal.SIGTERM]), worker.said
+
+
+async def _ended(process: Process, life: asyncio.Task) -> float:
+    """Tell a process to end; return the seconds until it has."""
+    told_at = time.monotonic()
+    process.signal(signal.SIGTERM)
+    await life
+    return time.monotonic() - told_at

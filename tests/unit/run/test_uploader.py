@@ -13,6 +13,7 @@ from engine.model.error_hints import Blame
 from engine.model.errors import (
     Exit,
     JobRefused,
+    LeaseLost,
     Refused,
     SourceChanged,
     Unauthorized,
@@ -20,6 +21,7 @@ from engine.model.errors import (
     UnexpectedAnswer,
     WrongAddress,
 )
+from engine.model.shard import LeaseTerms
 from engine.model.submission import UNSENT, State, Submission
 from engine.progress.events import BatchMoved, BatchSettled
 from engine.reports.audit import audit
@@ -94,6 +96,32 @@ async def test_what_goes_up_is_what_was_frozen(bench):
     await bench.submit(batch)
     assert bench.service.remotes["r1"].payload == bench.reader.read(batch)
     assert bench.service.ids() == EACH_ONCE
+
+
+async def test_a_call_waits_while_the_lease_of_its_batch_is_not_renewed(bench, monkeypatch):
+    batch, began = await one_batch(bench), bench.clock.monotonic()
+
+    def check_lease(job, sequence):
+        if bench.clock.monotonic() < began + 3:
+            raise LeaseLost.of(job, sequence)
+
+    monkeypatch.setattr(bench.ledger._ledger, "check_lease", check_lease)
+    await bench.submit(batch)
+    assert bench.clock.monotonic() >= began + 3
+    assert bench.service.ids() == EACH_ONCE
+
+
+async def test_a_call_whose_lease_is_lost_is_not_made_once_the_run_ends(bench, monkeypatch):
+    batch = await one_batch(bench)
+
+    def check_lease(job, sequence):
+        bench.stop.request(LeaseLost.of(job, sequence))  # as the next renewal does
+        raise LeaseLost.of(job, sequence)
+
+    monkeypatch.setattr(bench.ledger._ledger, "check_lease", check_lease)
+    with pytest.raises(LeaseLost):
+        await bench.submit(batch)
+    assert bench.service.ids() == {}
 
 
 async def test_inline_the_intent_is_durable_before_the_only_call(tmp_path):
@@ -648,3 +676,38 @@ async def test_a_mark_goes_up_with_every_task(marked):
     batch = await one_batch(marked)
     await marked.submit(batch)
     assert [task["data"]["mark"] for task in marked.service.journal] == ["m0"] * 3
+
+
+# Where several processes send a job
+
+
+@pytest.mark.parametrize("stages", [True, False])
+async def test_no_call_goes_out_that_could_end_after_the_lease(tmp_path, stages):
+    async with a_bench(tmp_path, records=3, stages=stages, shares_jobs=True) as bench:
+        batch = await one_batch(bench)
+        terms = LeaseTerms("w", 30.0, 20.0)
+        await bench.ledger.take_shards("j", terms, 1)
+        await bench.clock.sleep(terms.seconds - terms.call_seconds + 0.1)
+        uploader = Uploader(bench.run(), bench)
+        with pytest.raises(LeaseLost):
+            await uploader.submit(batch, Submission(0))
+        assert "release" not in bench.service.log
+        with pytest.raises(LeaseLost):
+            await uploader.tidy_up(batch, "r1")
+        assert "cancel" not in bench.service.log
+
+
+async def test_a_call_that_had_to_wait_for_longer_than_the_lease_does_not_go_out(tmp_path):
+    async with a_bench(tmp_path, records=3, stages=False, shares_jobs=True) as bench:
+        batch = await one_batch(bench)
+        await bench.ledger.take_shards("j", LeaseTerms("w", 30.0, 20.0), 1)
+        release = bench.service.release
+
+        async def waiting(batch, remote_id, payload, intent, *, sent_before):
+            await bench.clock.sleep(15)
+            await release(batch, remote_id, payload, intent, sent_before=sent_before)
+
+        bench.service.release = waiting
+        with pytest.raises(LeaseLost):
+            await Uploader(bench.run(), bench).submit(batch, Submission(0))
+        assert bench.service.log == []
