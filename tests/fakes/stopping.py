@@ -13,9 +13,11 @@ class Process:
         self._runs = asyncio.Event()
         self._runs.set()
         self.killed = False
+        self.stood_still = asyncio.Event()
 
     def stop(self):
         self._runs.clear()
+        self.stood_still.set()
 
     def go_on(self):
         self._runs.set()
