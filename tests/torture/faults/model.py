@@ -39,12 +39,14 @@ from engine.commands.cancel import cancel_batches, cancel_orphans
 from engine.ledger.known import KnownRecords
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks, Writer
+from engine.model import shard
 from engine.model.batch import Limits, good_indexes
 from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import CallFailed, Interrupted, JobError, LedgerError, PossiblyApplied
 from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Settlement
 from engine.model.settings import SendSettings, SourceSettings
+from engine.model.shard import ShardState
 from engine.model.submission import State
 from engine.reports.audit import audit
 from engine.run.context import unless_stopped
@@ -254,6 +256,7 @@ class World:
         self._home = Path(self._held.enter_context(tempfile.TemporaryDirectory()))
         self._runner = self._held.enter_context(asyncio.Runner())
         self._held.enter_context(patch.object(anyio.to_thread, "run_sync", at_once))
+        self._held.enter_context(patch.object(shard, "SHARD_BATCHES", 2))  # so that each of two workers has something
         self._clock = FakeClock()
         self._lives = 0
         self._steps = 0
@@ -446,9 +449,11 @@ async def cancel(life, in_flight):
 
 
 async def open_parked(life):
-    """Do what a person does who finds that shards were lost with too many workers."""
-    if life.ledger.shares_jobs:
-        await life.ledger.open_shards(JOB, parked=True)
+    """Do what a person does who finds that shards were lost with too many workers; return whether there were any."""
+    if all(one.state is not ShardState.PARKED for one in await life.ledger.shards(JOB)):
+        return False
+    await life.ledger.open_shards(JOB, parked=True)
+    return True
 
 
 async def summarize(life, error):

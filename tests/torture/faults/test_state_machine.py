@@ -322,8 +322,9 @@ class JobMachine(RuleBasedStateMachine):
 
     def finish(self):
         canceled = self.job.state is JobState.CANCELED
-        self.world.live(open_parked, None)
         error = self.live(cancel if canceled else resume, None)
+        if self.world.live(open_parked, None):
+            error = self.live(cancel if canceled else resume, None)
         if isinstance(error, StillWaiting) and not canceled:
             error = self.have_sent_again_what_waits()
         stays = isinstance(error, StillWaiting) and canceled and self.server.cancels != "accept"
