@@ -58,10 +58,10 @@ async def copy_ledger(source: LedgerAddress | str, to: LedgerAddress | str) -> L
 
 async def _hold(job: Job, ledger: Ledger, held: ExitStack) -> None:
     held.enter_context(ledger.lock(job.name))
-    counts = await ledger.count_shards(job.name, worker="")
+    counts = await ledger.count_shards(job.name, "")
     if leased := counts.others + counts.others_settling:
         raise JobLocked(
-            f"{count(leased, 'shard')} of job {job.name!r} with workers. Wait until they end, or stop them first."
+            f"workers have {count(leased, 'shard')} of job {job.name!r}. Wait until they end, or stop them first."
         )
 
 

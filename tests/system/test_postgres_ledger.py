@@ -503,7 +503,7 @@ async def test_while_a_worker_sends_nothing_is_copied(opened, address, tmp_path)
     async with opened() as ledger:
         await frozen(ledger)
         await ledger.take_shards("j", A, 1)
-        with pytest.raises(JobLocked, match="1 shard of job 'j' with workers"):
+        with pytest.raises(JobLocked, match="workers have 1 shard of job 'j'"):
             await engine.copy_ledger(str(address), tmp_path / "b.db")
 
 
