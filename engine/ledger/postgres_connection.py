@@ -42,6 +42,8 @@ _CONNECT_SECONDS = 5
 """Of one try."""
 _BETWEEN_TRIES_SECONDS = 0.2
 _STATEMENT_MS = 60_000
+ANSWER_SECONDS = 75.0
+"""A statement is ended by the database before that."""
 _LOST_MS = 15_000
 """Until the system takes a connection for lost on which nothing is answered."""
 _SETTINGS = {
@@ -177,10 +179,40 @@ class _TextAsWritten(TextLoader):
         return text
 
 
+class _Session(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that is closed when nothing is answered for too long: a network may take all and bring nothing."""
+
+    def wait(self, gen: Generator[Any, Any, T], *how: Any, **named: Any) -> T:
+        """Wait for the answer that `gen` takes in: what each call of psycopg comes to."""
+        try:
+            return super().wait(_limited(gen, time.monotonic() + ANSWER_SECONDS), *how, **named)
+        except _NoAnswer:
+            self.close()
+            raise
+
+
+class _NoAnswer(psycopg.OperationalError):
+    """Nothing came in time."""
+
+
+def _limited(gen: Generator[Any, Any, T], until: float) -> Generator[Any, Any, T]:
+    """Go on with what waits for the socket, up to a time. Raises: _NoAnswer."""
+    ready = None
+    while True:
+        try:
+            asked = gen.send(ready)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+        ready = yield asked
+        if not ready and time.monotonic() > until:
+            raise _NoAnswer(f"the database has not answered for {ANSWER_SECONDS:g} s")
+
+
 def session(address: PostgresAddress) -> psycopg.Connection[tuple[Any, ...]]:
     """Open a session in which each statement is a transaction. Raises: psycopg.Error."""
     settings: dict[str, Any] = {**_SETTINGS, **psycopg.conninfo.conninfo_to_dict(address.url)}
-    raw = psycopg.connect(**settings, autocommit=True)
+    raw = _Session.connect(**settings, autocommit=True)
     raw.adapters.register_dumper(bool, _Flag)
     raw.adapters.register_dumper(str, _TextDumper)
     raw.adapters.register_loader("text", _TextAsWritten)
@@ -354,7 +386,7 @@ class PostgresWriter(PostgresConnection):
 
     def _begin(self) -> tuple[int, int]:
         """Begin a transaction; return its number and that of the database's process: COMMIT may not be answered."""
-        cursor = self.raw.execute(_BEGIN.format(name=self._name))
+        cursor = self.raw.execute(_BEGIN.format(name=self._name), prepare=False)
         self._has_row = True
         cursor.nextset()
         ((number, process),) = cursor.fetchall()

@@ -44,6 +44,7 @@ from engine.ledger.copying import copy_rows
 from engine.ledger.postgres import PostgresLedger
 from engine.ledger.postgres_connection import examine, open_reader, open_writer, version_of
 from engine.model.errors import JobLocked, LedgerError, NoLedger
+from engine.model.job import JobState
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
 
@@ -551,3 +552,18 @@ def test_a_server_proves_who_it_is(monkeypatch, tmp_path):
 def test_a_database_or_user_that_is_not_there_is_told(server, address):
     with pytest.raises(LedgerError, match="there is no such database, or no such user; check the URL, or make it"):
         open_writer(PostgresAddress(server.url(USER, "nowhere")))
+
+
+async def test_a_network_that_brings_no_answer_is_given_up_and_the_step_taken_again(
+    server, database, clock, proxy, monkeypatch
+):
+    monkeypatch.setattr(postgres_connection, "ANSWER_SECONDS", 1.0)
+    address = PostgresAddress(server.url(USER, database).replace(f":{server.port}/", f":{proxy.port}/"))
+    async with PostgresLedger.open(address, clock) as ledger:
+        await ledger.create_job(a_job())
+        proxy.stall()
+        async with asyncio.TaskGroup() as both:
+            both.create_task(ledger.set_job_state("j", JobState.CANCELED))
+            await asyncio.sleep(2.5)  # the first attempt is given up by then; only the wall clock brings that about
+            proxy.flow()
+        assert (await ledger.job("j")).state is JobState.CANCELED
