@@ -33,6 +33,7 @@ from benchmarks import (
     scaling,
     searching,
     start,
+    workers,
 )
 from benchmarks.harness import ROOT, WORKPLACE, NotMeasured, Section, Session, commit, compile_code, machine, peer
 
@@ -50,6 +51,8 @@ MEASURES: Mapping[str, Callable[[Session], Section]] = {
     "known": known.measure,
     "searching": searching.measure,
     "following": following.measure,
+    "workers": workers.measure,
+    "together": workers.measure_together,
     "adapting": adapting.chosen_on,
     "held_out": adapting.held_out,
     "scaling": scaling.measure,

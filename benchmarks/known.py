@@ -27,10 +27,10 @@ from benchmarks.harness import MEBIBYTE, ROOT, NotMeasured, Row, Run, Section, S
 from benchmarks.ours import NAME
 from benchmarks.resume import batches
 from engine.clock import SystemClock
-from engine.ledger.statements import QUERIES
 from engine.ledger.known import KnownRecords
 from engine.ledger.rows import batch_row, known_row
 from engine.ledger.sqlite import SqliteLedger
+from engine.ledger.statements import QUERIES
 from engine.model.job import Job
 from engine.model.outcome import Fate
 from engine.model.record import SHARED, Mark, Taken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.harness import Contender, python
@@ -48,12 +49,21 @@ def drafts_config(path: Path, url: str, in_flight: int) -> Path:
     return path
 
 
-def submitting(source: Path, config: Path, work: float, name: str = NAME, *, unit: str = "records") -> Contender:
+def submitting(  # noqa: PLR0913 - what differs between contenders
+    source: Path,
+    config: Path,
+    work: float,
+    name: str = NAME,
+    *,
+    unit: str = "records",
+    ledger: str = ".bulksubmit/ledger.db",
+    environment: Mapping[str, str] = KEYS,
+) -> Contender:
     """Return bulksubmit, submitting a source: ledger and reports on disk, every task followed to its creation."""
     command = [sys.executable, "-m", "engine", "submit", str(source), "--config", str(config)]
-    command += ["--job", "bench", "--ledger", ".bulksubmit/ledger.db", "--json", "--quiet"]
+    command += ["--job", "bench", "--ledger", ledger, "--output", ".bulksubmit/bench", "--json", "--quiet"]
     remark = "durable ledger, every task followed to its creation, reports written"
-    return Contender(name, command, work, unit, KEYS, remark)
+    return Contender(name, command, work, unit, {**KEYS, **environment}, remark)
 
 
 def ceiling(name: str, kind: str, source: Path, work: float, *, collector: bool = True) -> Contender:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import orjson
 
+from engine.source.reader import SEGMENT_BYTES
+
 MEGABYTE = 10**6
 BLOCK_RECORDS = 1000
 """Files have a multiple of so many records, so that they end with a full batch of any size below."""
@@ -88,8 +90,20 @@ def count_for(kind: str, size_bytes: int) -> int:
 
 
 def write_ndjson(path: Path, kind: str, count: int, seed: int = 1) -> int:
-    """Write `count` records, one a line; return the bytes."""
-    return _write(path, islice(records(kind, seed), count), b"", b"\n", b"\n")
+    """Write `count` records, one a line; return the bytes.
+
+    The engine ends a batch at each multiple of SEGMENT_BYTES. Blanks bring a full one there: servers whose answers are
+    written before know no others.
+    """
+    stream = islice(records(kind, seed), count)
+    with path.open("wb") as file:
+        while batch := b"\n".join(islice(stream, BATCH_RECORDS[kind])):
+            if file.tell():
+                room = -(file.tell() + 1) % SEGMENT_BYTES
+                file.write(b" " * (room if room <= len(batch) else 0) + b"\n")
+            file.write(batch)
+        file.write(b"\n")
+        return file.tell()
 
 
 def write_array(path: Path, kind: str, count: int, seed: int = 1) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from engine.commands.again import FailedTasks, find_failed_tasks, retry_tasks
     from engine.commands.cancel import cancel
     from engine.commands.check import CheckReport, check
+    from engine.commands.copying import LedgerCopy, copy_ledger
     from engine.commands.later import refresh
     from engine.commands.lineage import Attempt, Story
     from engine.commands.nightly import nightly
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from engine.commands.submit import resume, submit
     from engine.commands.trace import Trace, TracedExchange
     from engine.commands.undo import Undoable, find_undoable, undo
+    from engine.commands.work import WorkDone, work
     from engine.model import errors
     from engine.model.job import Job
     from engine.model.outcome import Outcome
@@ -50,6 +52,7 @@ __all__ = [
     "Format",
     "Job",
     "JobStatus",
+    "LedgerCopy",
     "Missing",
     "Outcome",
     "Overview",
@@ -67,10 +70,12 @@ __all__ = [
     "UncertainRecords",
     "Undoable",
     "Validation",
+    "WorkDone",
     "audit",
     "backup",
     "cancel",
     "check",
+    "copy_ledger",
     "errors",
     "events",
     "find_failed_tasks",
@@ -95,6 +100,7 @@ __all__ = [
     "tell_story",
     "undo",
     "validate",
+    "work",
     "write_page",
 ]
 
@@ -102,6 +108,7 @@ _HOMES = {
     "engine.commands.again": ("FailedTasks", "find_failed_tasks", "retry_tasks"),
     "engine.commands.cancel": ("cancel",),
     "engine.commands.check": ("CheckReport", "check"),
+    "engine.commands.copying": ("LedgerCopy", "copy_ledger"),
     "engine.commands.later": ("refresh",),
     "engine.commands.lineage": ("Attempt", "Story"),
     "engine.commands.nightly": ("nightly",),
@@ -125,6 +132,7 @@ _HOMES = {
     "engine.commands.submit": ("resume", "submit"),
     "engine.commands.trace": ("Trace", "TracedExchange"),
     "engine.commands.undo": ("Undoable", "find_undoable", "undo"),
+    "engine.commands.work": ("WorkDone", "work"),
     "engine.model.job": ("Job",),
     "engine.model.outcome": ("Outcome",),
     "engine.model.record": ("Format",),

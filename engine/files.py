@@ -31,21 +31,38 @@ _OWNER_ONLY_FILE = 0o600
 _OWNER_ONLY_FOLDER = 0o700
 
 
-def find_ledger(configured: Path | None = None) -> Path:
-    """Return where the ledger is that nobody has named: the first of four places.
+def find_ledger(configured: Path | str | None = None) -> Path | str:
+    """Return where the ledger is that nobody has named: the first of four places. Only the first two may be a URL.
 
-    The variable, the configuration, the working folder if it has a ledger, the user's folder for data. The last is
-    $XDG_DATA_HOME, by https://specifications.freedesktop.org/basedir-spec/latest, and needs no HOME: cron may set none.
+    The variable, the configuration, the working folder if it has a ledger, the user's folder for data.
 
     Raises:
         ConfigError: it would be in the home folder, and this user has none.
     """
     if named := os.environ.get(LEDGER_VARIABLE):
-        return Path(named)
+        return named
     if configured is not None:
         return configured
     if any(os.path.lexists(f"{DEFAULT_LEDGER}{ending}") for ending in ("", "-wal")):  # a WAL alone: it was parted
         return DEFAULT_LEDGER
+    return _data_folder() / DEFAULT_LEDGER.name
+
+
+def folder_for_jobs() -> Path:
+    """Return the folder for what jobs write whose ledger is no file: that of a ledger which nobody has named.
+
+    Raises:
+        ConfigError: it would be in the home folder, and this user has none.
+    """
+    return DEFAULT_LEDGER.parent if DEFAULT_LEDGER.parent.is_dir() else _data_folder()
+
+
+def _data_folder() -> Path:
+    """Return our folder in the user's folder for data.
+
+    That is $XDG_DATA_HOME, by https://specifications.freedesktop.org/basedir-spec/latest, and needs no HOME: cron may
+    set none.
+    """
     data = Path(os.environ.get("XDG_DATA_HOME") or "")  # one that is not absolute does not count
     if not data.is_absolute():
         data = Path(os.path.expanduser("~/.local/share"))  # noqa: PTH111 - Path.expanduser raises a RuntimeError
@@ -55,7 +72,7 @@ def find_ledger(configured: Path | None = None) -> Path:
         raise ConfigError(
             f"no ledger is named, and this user has no home folder: --ledger or {LEDGER_VARIABLE} names one"
         )
-    return data / "bulksubmit" / "ledger.db"
+    return data / "bulksubmit"
 
 
 def make_private_folder(path: Path) -> None:

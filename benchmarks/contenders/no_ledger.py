@@ -29,8 +29,9 @@ from engine.source.sources import find_sources
 class Forgetful:
     """A ledger that writes nothing: it knows where the records of batches under way stand, and forgets the rest."""
 
-    path = Path("no-ledger")
+    address = Path("no-ledger")
     """Of the file; there is none."""
+    shares_jobs = False
 
     def __init__(self) -> None:
         self._batches: dict[int, Batch] = {}
@@ -63,7 +64,10 @@ class Forgetful:
     async def note_slowest_start(self, *_: Any) -> None:
         """Forget how long a batch waited."""
 
-    async def batches(self, *_: Any) -> AsyncIterator[tuple[Batch, Submission]]:
+    def check_lease(self, *_: Any) -> None:
+        """Refuse nothing: nobody else has a batch."""
+
+    async def batches(self, *_: Any, **__: Any) -> AsyncIterator[tuple[Batch, Submission]]:
         """Yield nothing."""
         nothing: tuple[tuple[Batch, Submission], ...] = ()
         for pair in nothing:
@@ -78,9 +82,10 @@ async def main(source: str, config: str) -> None:
     job = Job("bench", setup.service.kind, text, sources, "")
     clock, stop = SystemClock(), Stop()
     in_flight = InFlight(setup.settings.send, clock, lambda _: None)
+    ledger = cast("Ledger", Forgetful())
     with wiring.standby(setup, job, None) as standby:
         async with wiring.online(setup, job, in_flight.hear) as service:
-            run = Run(job, service, cast("Ledger", Forgetful()), clock, random.random, lambda _: None, stop)
+            run = Run(job, service, ledger, clock, random.random, lambda _: None, stop)
             if error := await wiring.pipeline(setup, run, in_flight, standby=standby).work():
                 raise error
 

@@ -248,7 +248,9 @@ class Concurrency:
     @classmethod
     def holding(cls, limit: int) -> Concurrency:
         """Return one that goes on from a limit that another one has found."""
-        return cls(limit=limit, _slow=False)
+        one = cls(limit=limit, _slow=False)
+        one._trial = _Trial(limit, -math.inf, max(1, limit // 2))
+        return one
 
     def observe(self, call: Finished) -> LimitChanged | None:
         """Take in a finished call; return the change of the limit, if it makes one."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
@@ -21,6 +20,7 @@ from engine.batch.children import Crew, Planner, Segment, Standby, plan_in_child
 from engine.batch.chunker import Chunker, Plan, ReferenceOf, no_reference
 from engine.batch.mapping import Mapper
 from engine.clock import SystemClock
+from engine.ledger.address import LedgerAddress, PostgresAddress
 from engine.model.batch import Batch, Limits
 from engine.model.errors import Unavailable
 from engine.model.job import Job
@@ -65,10 +65,18 @@ class PlanningRecipe(Struct, frozen=True):
     service: ServiceSettings
     module: str
     """As an entry point says it: `package.module`, or `package.module:object`."""
-    ledger: Path | None = None
+    ledger: LedgerAddress | None = None
     """Where it stands what the family of the job knows; nothing is looked up without it."""
     segment_bytes: int = SEGMENT_BYTES
     """About the part of the sources that is planned by itself."""
+
+    @property
+    def here(self) -> bool:
+        """Whether only this process can plan: it may ask a database what the family knows.
+
+        A child has none of the variables and files by which the password of a database is given; they are secrets.
+        """
+        return self.job.family != "" and isinstance(self.ledger, PostgresAddress)
 
     @property
     def in_turn(self) -> bool:
@@ -119,7 +127,7 @@ def service_at(place: str) -> ServiceModule:
 
 
 def planning_recipe(
-    job: Job, settings: Settings, service: ServiceSettings, module: str, ledger: Path | None = None
+    job: Job, settings: Settings, service: ServiceSettings, module: str, ledger: LedgerAddress | None = None
 ) -> PlanningRecipe:
     """Return what makes the planner of `job`, in this process or another: with stars in place of secrets."""
     return PlanningRecipe(replace(job, config=""), settings, without_secrets(service), module, ledger)
@@ -130,15 +138,18 @@ def without_secrets(service: ServiceSettings) -> ServiceSettings:
     return cast("ServiceSettings", without_secrets_in(service))
 
 
-def standby_for(recipe: PlanningRecipe, last: Batch | None, dask: str = "") -> Crew:
+def standby_for(
+    recipe: PlanningRecipe, last: Batch | None, dask: str = "", environment: Mapping[str, str] | None = None
+) -> Crew:
     """Start the processes that will plan for a run that goes on after the batch `last`; none, if it needs none.
 
-    `dask` names a cluster that plans in their place, unless what is planned depends on what was planned before.
+    `dask` names a cluster that plans in their place, unless what is planned depends on what was planned before;
+    `environment`: as of `DaskCluster`.
     """
     if dask and not recipe.job.read_complete and not recipe.in_turn:
         from engine.batch.dask import DaskCluster  # noqa: PLC0415 - only where one is asked for
 
-        return DaskCluster(dask)
+        return DaskCluster(dask, environment)
     unread_bytes = recipe.job.size_bytes - (last.end.offset if last else 0)
     children = 0 if recipe.job.read_complete else _child_count(recipe, unread_bytes, alone=False)
     return Standby(children, (__name__, recipe.module.partition(":")[0]))
@@ -165,6 +176,8 @@ def plan_job(recipe: PlanningRecipe, last: Batch | None, standby: Crew | None) -
 
 
 def _child_count(recipe: PlanningRecipe, unread_bytes: int, *, alone: bool) -> int:
+    if recipe.here:
+        return 0
     configured = recipe.settings.source.processes
     if configured is not None:
         return configured

@@ -29,6 +29,7 @@ from engine.progress.text import count, printable
 
 if TYPE_CHECKING:
     from engine.bench.results import BenchPlan
+    from engine.ledger.address import LedgerAddress
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Typer's own name for it moved between its versions, from click to itself; this way to it is public in all."""
@@ -161,7 +162,9 @@ def _main(
     pass
 
 
-def _perform(work: Callable[..., Awaitable[engine.Result]], ledger: Path, output_options: OutputOptions) -> Screen:
+def _perform(
+    work: Callable[..., Awaitable[engine.Result]], ledger: LedgerAddress, output_options: OutputOptions
+) -> Screen:
     """Work on a job; end with its result."""
     from engine.cli.output.result import result_screen
     from engine.cli.signals import perform
@@ -240,6 +243,7 @@ def resume(
     config: options.NewConfig = None,
     processes: options.Processes = None,
     dask: options.Dask = "",
+    parked: options.Parked = False,
     metrics_textfile: options.MetricsTextfile = None,
     until: options.UntilTheEnd = "",
     yes: options.Yes = False,
@@ -260,6 +264,7 @@ def resume(
         config=config,
         processes=processes,
         dask=dask,
+        parked=parked,
         limits=_run_limits(limits),
         metrics_textfile=metrics_textfile,
         until=until,
@@ -272,6 +277,29 @@ def resume(
         shall, otherwise = "all of it shall be sent", f"job {job} was not resumed"
         _confirm(str(canceled), "Send all of it now?", shall=shall, otherwise=otherwise)
     return _perform(partial(work, reopen=True), ledger, output_options)
+
+
+@_command()
+def work(
+    *,
+    job: options.JobIfAny = None,
+    stay: options.Stay = False,
+    processes: options.Processes = None,
+    dask: options.Dask = "",
+    ledger: options.LedgerPath = DEFAULT_LEDGER,
+    output_options: OutputOptions,
+) -> Screen:
+    """Send jobs together with other processes.
+
+    On this machine or on others: the ledger is a database of PostgreSQL that all of them reach. Each takes
+    some batches at a time, and what a lost one had is taken over. Where no process reads a job's sources any more, this
+    one does.
+    """
+    from engine.cli.output.result import work_screen
+    from engine.cli.signals import perform
+
+    done = perform(partial(engine.work, job, ledger, stay=stay, processes=processes, dask=dask), output_options)
+    return work_screen(done, ledger)
 
 
 @_command()
@@ -396,6 +424,26 @@ def backup(
     return backup_screen(ask(partial(engine.backup, file, ledger), output_options), file, ledger)
 
 
+@_command(shows_progress=False)
+def ledger(
+    *,
+    work: options.LedgerWork,  # noqa: ARG001 - there is one so far
+    source: options.CopiedLedger,
+    to: options.NewLedger,
+    output_options: OutputOptions,
+) -> Screen:
+    """Copy a ledger to another place.
+
+    From a file to a database, or back, while no process works on its jobs. All of it is there at the end, or nothing;
+    then each table is read again on both sides and compared. Only one of the two may go on: both would send what
+    neither has sent yet.
+    """
+    from engine.cli.output.status import copy_screen
+    from engine.cli.signals import ask
+
+    return copy_screen(ask(partial(engine.copy_ledger, source, to), output_options), source, to)
+
+
 @_command()
 def retry(
     *,
@@ -443,7 +491,7 @@ def retry(
     )
 
 
-def _confirm_tasks(job: str, ledger: Path, output_options: OutputOptions) -> None:
+def _confirm_tasks(job: str, ledger: LedgerAddress, output_options: OutputOptions) -> None:
     from engine.cli.signals import ask
 
     found = ask(partial(engine.find_failed_tasks, job, ledger), output_options)

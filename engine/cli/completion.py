@@ -1,7 +1,8 @@
 """Answers a shell that asks for the names of jobs, while a person waits behind the Tab key.
 
 `bulksubmit completion --jobs PREFIX WORD…` prints them, one a line; the script that `completion SHELL` prints calls it.
-The words are the line so far: it may name a ledger. No parser of options is loaded, and nothing is ever an error.
+The words are the line so far: it may name a ledger. No parser of options is loaded, and nothing is ever an error. Of a
+ledger in a database no names are shown: to load its client and ask it may take longer than a person waits.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ def answer(arguments: Sequence[str]) -> None:
 
 
 def _ledger(words: Sequence[str]) -> Path:
-    """Return the ledger that the line means, as the command would find it."""
+    """Return the file that the line means, as the command would find it; of a URL, one that is not there."""
     from engine.files import find_ledger  # noqa: PLC0415 - see above
 
     if named := _value(words, "--ledger"):
         return Path(os.path.expanduser(named))  # noqa: PTH111 - Path.expanduser may raise - Path.expanduser raises a RuntimeError
     config = _value(words, "--config") or _value(words, "-c")
-    return find_ledger(_configured(Path(os.path.expanduser(config))) if config else None)  # noqa: PTH111 - likewise
+    return Path(find_ledger(_configured(Path(os.path.expanduser(config))) if config else None))  # noqa: PTH111 - likewise
 
 
 def _value(words: Sequence[str], option: str) -> str:

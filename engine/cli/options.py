@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 from typer.core import TyperCommand
 
-from engine.files import LEDGER_VARIABLE, find_ledger
+from engine.files import DEFAULT_LEDGER, LEDGER_VARIABLE
 
 if TYPE_CHECKING:
     from engine.commands.init import AskedQuestion
+    from engine.ledger.address import LedgerAddress
 
 AGE = re.compile(r"([1-9]\d{0,5})([hdw])")
 """Hours, days or weeks."""
@@ -66,6 +67,12 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
+class LedgerVerb(StrEnum):
+    """What `ledger` does."""
+
+    COPY = "copy"
+
+
 class ListedState(StrEnum):
     """Which jobs `status` lists."""
 
@@ -95,16 +102,18 @@ def _format(name: str | None) -> str | None:
     return name
 
 
-def _ledger(context: typer.Context, value: Path) -> Path:
-    """Return the ledger that was named, on the command line or by the environment, or the one to be found."""
+def _ledger(context: typer.Context, value: str) -> Any:
+    """Return the address of the ledger that was named, here or by the environment, or of the one to be found."""
+    from engine.commands.paths import ledger_path  # noqa: PLC0415 - only where a command is called
+
     source = context.get_parameter_source("ledger")
     if source is not None and source.name != "DEFAULT":
-        return value
+        return ledger_path(value)
     config = context.params.get("config")  # options that were given are read before those that were not
-    return find_ledger(_configured_ledger(config) if config is not None else None)
+    return ledger_path(DEFAULT_LEDGER, _configured_ledger(config) if config is not None else None)
 
 
-def _configured_ledger(config: Path) -> Path | None:
+def _configured_ledger(config: Path) -> LedgerAddress | None:
     from engine.commands import wiring  # noqa: PLC0415 - only where a configuration is read anyway
     from engine.model.errors import ConfigError  # noqa: PLC0415 - slow
 
@@ -187,11 +196,16 @@ JobName: TypeAlias = Annotated[
     str | None,
     _option("--job NAME", "Name of the new job; the configuration file's name and the time where it is left out."),
 ]
+if TYPE_CHECKING:
+    _Ledger: TypeAlias = LedgerAddress
+else:
+    _Ledger = str  # as typer reads it; the callback makes the address of it
 LedgerPath: TypeAlias = Annotated[
-    Path,
+    _Ledger,
     _option(
         "--ledger PATH",
-        "File that remembers all jobs and what became of every record. Left out: what the configuration names, "
+        "File that remembers all jobs and what became of every record, or the URL of a database of PostgreSQL that "
+        "does, without a password: postgresql://user@host/database. Left out: what the configuration names, "
         ".bulksubmit/ledger.db if it is there, else bulksubmit/ledger.db in the user's folder for data.",
         envvar=LEDGER_VARIABLE,
         callback=_ledger,
@@ -248,11 +262,18 @@ Processes: TypeAlias = Annotated[
         max=64,
     ),
 ]
+Stay: TypeAlias = Annotated[
+    bool, _option("--stay", "Wait for further jobs, or for one of that name, until it is stopped.")
+]
+Parked: TypeAlias = Annotated[
+    bool, _option("--parked", "Send the shards, too, that were parked since several workers were lost with them.")
+]
 Dask: TypeAlias = Annotated[
     str,
     _option(
         "--dask CLUSTER",
-        "Read the sources on a Dask cluster: tcp://HOST:PORT of its scheduler, or local:N for one of N processes here.",
+        "Read the sources on a Dask cluster: tcp://HOST:PORT of its scheduler, or local:N for one of N processes here. "
+        "With a ledger in PostgreSQL, its workers send, too.",
     ),
 ]
 MetricsTextfile: TypeAlias = Annotated[
@@ -522,6 +543,9 @@ TakeProposals: TypeAlias = Annotated[bool, _option("-y, --yes", "Take what is pr
 ExampleName: TypeAlias = Annotated[
     str | None, _argument("NAME", "Configuration to print; the names of all are listed where it is left out.")
 ]
+LedgerWork: TypeAlias = Annotated[LedgerVerb, _argument("ACTION", "What to do with it: copy.")]
+CopiedLedger: TypeAlias = Annotated[str, _argument("FROM", "Ledger to copy: a file, or the URL of a database.")]
+NewLedger: TypeAlias = Annotated[str, _argument("TO", "Ledger that gets all of it: likewise; empty, or not there.")]
 ShellName: TypeAlias = Annotated[Shell, _argument("SHELL", "Whose script to print: bash, zsh or fish.")]
 DemoFolder: TypeAlias = Annotated[
     Path, _option("--folder DIR", "Folder for the demo's ledger, reports and journal.", default=True)

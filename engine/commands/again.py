@@ -29,6 +29,7 @@ from engine.commands.paths import claim_output, open_ledger
 from engine.commands.result import Result
 from engine.commands.submit import go_on, work_on
 from engine.files import DEFAULT_LEDGER, make_private_folder, private
+from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
 from engine.model.errors import JobError
 from engine.model.job import Job, JobState, check_job_name
@@ -68,7 +69,7 @@ class FailedTasks(Struct, frozen=True):
     """Of how many it is known."""
 
 
-async def find_failed_tasks(name: str, ledger: Path | str = DEFAULT_LEDGER) -> FailedTasks:
+async def find_failed_tasks(name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER) -> FailedTasks:
     """Ask the service which tasks of a job have failed for good, and what they have cost.
 
     Raises:
@@ -98,7 +99,7 @@ async def find_failed_tasks(name: str, ledger: Path | str = DEFAULT_LEDGER) -> F
 @tells_end
 async def retry_tasks(
     name: str,
-    ledger: Path | str = DEFAULT_LEDGER,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
     stop: Stop | None = None,
     *,

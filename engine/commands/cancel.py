@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import anyio
 from msgspec.structs import replace
@@ -13,6 +12,7 @@ from engine.commands.paths import open_ledger
 from engine.commands.result import Result, summarize
 from engine.commands.runs import RunMemory
 from engine.files import DEFAULT_LEDGER
+from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
 from engine.model.errors import CallFailed, JobError, JobRefused, Refused
 from engine.model.job import Job, JobState
@@ -35,7 +35,7 @@ TIDY_SECONDS = 5.0
 
 
 async def cancel(
-    name: str, ledger: Path | str = DEFAULT_LEDGER, emit: Listener = unheard, stop: Stop | None = None
+    name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER, emit: Listener = unheard, stop: Stop | None = None
 ) -> Result:
     """Have the service create nothing more of a job; interrupted, it may be repeated.
 
@@ -62,7 +62,7 @@ async def _cancel(job: Job, ledger: Ledger, setup: wiring.Setup, memory: RunMemo
     job = replace(job, state=JobState.CANCELED)
     async with wiring.open_run(setup, job, ledger, memory.emit, stop) as run:
         if ledger.shares_jobs:
-            await unless_stopped(stop, wiring.shards_of(setup, run, plans_job=True).alone)
+            await unless_stopped(stop, wiring.shards_of(setup, run).alone)
         try:
             await unless_stopped(stop, lambda: cancel_batches(run))
         except CallFailed as failure:

@@ -26,6 +26,7 @@ from engine.commands.paths import ledger_path, path_names
 from engine.commands.trace import Trace
 from engine.files import DEFAULT_LEDGER
 from engine.http.urls import check_base_url, exact_hosts, is_loopback
+from engine.ledger.address import LedgerAddress
 from engine.model.errors import BulkSubmitError, ConfigError, Unauthorized
 from engine.model.job import Job
 from engine.progress.events import unheard
@@ -83,7 +84,7 @@ class CheckReport(Struct, frozen=True):
 async def check(
     config: Config,
     sources: Path | str | Sequence[Path | str] = (),
-    ledger: Path | str = DEFAULT_LEDGER,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
     *,
     output: Path | str | None = None,
     format: str | None = None,  # noqa: A002 - as the option is called
@@ -94,7 +95,7 @@ async def check(
     Args:
         config: TOML file, or its tables.
         sources: what the load would read; without them, records are not looked at.
-        ledger: file that remembers jobs; it need not be there.
+        ledger: file or URL of a database that remembers jobs; it need not be there.
         output: folder of the reports; the ledger's where left out.
         format: how the sources are written; told by their names where left out.
         trace: is filled with what the service is asked and answers, and with the requests that a load would make.

@@ -16,13 +16,14 @@ from engine.commands import wiring
 from engine.commands.columns import check_columns
 from engine.commands.first_records import FirstRecords, read_first
 from engine.commands.intake import STANDARD_INPUT, look
-from engine.commands.paths import has_reports, open_ledger
+from engine.commands.paths import folder_beside, has_reports, open_ledger
 from engine.files import DISK_ROOM_BYTES
+from engine.ledger.address import LedgerAddress, PostgresAddress, require_postgres
 from engine.ledger.database import examine
 from engine.model.errors import JobError
 from engine.model.job import Job
 from engine.model.record import Source
-from engine.progress.text import count, size
+from engine.progress.text import count, duration, size
 from engine.services.checks import Checking, CheckVerdict, Finding, ServiceCheck
 
 KEPT_BYTES = 300
@@ -33,6 +34,8 @@ KEPT_ALONE_BYTES = 750
 _MOST_JOBS = 200
 """Newest jobs whose locks are looked at."""
 _SHOWN = 3
+_CLOCK_SECONDS = 2.0
+"""By which the clock of a database may differ. Leases end by it; times that people see are those of this machine."""
 
 
 class Here:
@@ -41,12 +44,18 @@ class Here:
     NAMES: ClassVar[Sequence[str]] = ("source", "records", "disk", "ledger", "output")
 
     def __init__(
-        self, setup: wiring.Setup, sources: Sequence[str], ledger: Path, output: Path | str | None, format_: str | None
+        self,
+        setup: wiring.Setup,
+        sources: Sequence[str],
+        ledger: LedgerAddress,
+        output: Path | str | None,
+        format_: str | None,
     ) -> None:
         self._setup = setup
         self._named = sources
-        self._ledger = ledger.absolute()
+        self._ledger = ledger if isinstance(ledger, PostgresAddress) else ledger.absolute()
         self._output = Path(output).absolute() if output else None
+        self._beside = folder_beside(self._ledger).absolute()
         self._settings = wiring.source_settings(setup, format_)
         self._found: tuple[Source, ...] = ()
         self._first: FirstRecords | None = None
@@ -132,7 +141,7 @@ class Here:
         size_bytes, records = self._job.size_bytes, self._expected_records()
         alone = self._offline().service.limits.records == 1
         needs = records * (KEPT_ALONE_BYTES if alone else KEPT_BYTES)
-        places = {one.stat().st_dev: one for one in map(_nearest, [self._ledger, self._output or self._ledger])}
+        places = {one.stat().st_dev: one for one in map(_nearest, [self._beside, self._output or self._beside])}
         said = []
         worst = CheckVerdict.OK
         for place in places.values():
@@ -157,6 +166,8 @@ class Here:
         return max(read, round(self._job.size_bytes * read / self._first.size_bytes)) if read else 0
 
     async def _opens(self) -> Finding:
+        if isinstance(self._ledger, PostgresAddress):
+            return await self._in_database(self._ledger)
         if not os.path.lexists(self._ledger):  # noqa: ASYNC240 - one look before anything else
             _try_to_write(_nearest(self._ledger))
             return Finding(f"there is none yet; it will be {self._ledger}")
@@ -166,14 +177,39 @@ class Here:
             return Finding(
                 said, CheckVerdict.WARNING, "`bulksubmit backup` first, if an older bulksubmit shall read it again"
             )
+        return Finding(f"{self._ledger}, version {version}, {await self._jobs()}")
+
+    async def _in_database(self, address: PostgresAddress) -> Finding:
+        require_postgres()
+        from engine.ledger import postgres_connection  # noqa: PLC0415 - an extra
+
+        seen = await anyio.to_thread.run_sync(postgres_connection.examine, address, abandon_on_cancel=True)
+        newest = len(postgres_connection.STEPS)
+        if seen.lacking:
+            more = ", …" if len(seen.lacking) > _SHOWN else ""
+            said = f"{address}: user {seen.user} lacks {', '.join(seen.lacking[:_SHOWN])}{more}"
+            return Finding(said, CheckVerdict.FAILED, "have the owner grant them, as docs/many-machines.md says")
+        if 0 < seen.version < newest:
+            said = f"{address} is of an older version ({seen.version}; now {newest}): the next command brings it up"
+            return Finding(said, CheckVerdict.WARNING, "pg_dump first, if an older bulksubmit shall read it again")
+        said = f"there is none yet in {address}, PostgreSQL {seen.server}; the first job makes it"
+        if seen.version:
+            said = f"{address}, PostgreSQL {seen.server}, version {seen.version}, {await self._jobs()}"
+        differs = abs(seen.ahead_seconds)
+        if differs > _CLOCK_SECONDS:
+            said += f"; its clock is {duration(differs)} {'ahead of' if seen.ahead_seconds > 0 else 'behind'} this one"
+            return Finding(said, CheckVerdict.WARNING, "set both clocks, by NTP (timedatectl set-ntp true)")
+        return Finding(said)
+
+    async def _jobs(self) -> str:
         async with open_ledger(self._ledger) as opened:
             jobs = await opened.jobs()
             running = [job.name for job in jobs[:_MOST_JOBS] if opened.is_locked(job.name)]
         working = f"; just now at work: {', '.join(running[:_SHOWN])}" if running else ", none at work"
-        return Finding(f"{self._ledger}, version {version}, {count(len(jobs), 'job')}{working if jobs else ''}")
+        return f"{count(len(jobs), 'job')}{working if jobs else ''}"
 
     def _folder(self) -> Finding:
-        folder = self._output or self._ledger.parent
+        folder = self._output or self._beside
         if self._output is not None and has_reports(self._output):
             raise JobError(f"{folder} holds the reports of another job")
         _try_to_write(_nearest(folder))

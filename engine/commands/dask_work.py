@@ -21,9 +21,14 @@ import anyio
 import anyio.to_thread
 from msgspec import Struct
 
-from engine.batch.dask import cluster_lost, task_result
+from engine.batch.dask import DaskCluster, cluster_lost, task_result
 from engine.clock import Clock
-from engine.model.errors import BulkSubmitError, Stopped
+from engine.commands import wiring
+from engine.commands.work import WorkDone, work
+from engine.ledger.base import Ledger
+from engine.model.errors import BulkSubmitError, ReaderLost, Stopped
+from engine.model.job import Job
+from engine.progress.events import Listener, Noticed
 from engine.run.context import DRAIN_SECONDS, Stop, pause_unless_stopped
 
 LongWork: TypeAlias = Callable[[Stop], Awaitable[Any]]
@@ -59,6 +64,28 @@ async def send_on_workers(client: Any, work: LongWork, stop: Stop, clock: Clock)
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(tasks.end)
     return tasks.ended
+
+
+async def send_on(cluster: DaskCluster, job: Job, ledger: Ledger, stop: Stop, emit: Listener) -> None:
+    """Have each worker of a cluster take part in sending a job, as `bulksubmit work` does.
+
+    A cluster that is lost ends nothing: this process sends on, and another cluster helps the next run.
+    """
+    try:
+        client = await anyio.to_thread.run_sync(lambda: cluster.client)
+        ended = await send_on_workers(client, partial(take_part, job.name, str(ledger.address)), stop, wiring.CLOCK)
+    except ReaderLost as error:
+        emit(Noticed(f"{error}. This process sends on alone"))
+        return
+    for one in ended:
+        why = one.error or (one.result.message if isinstance(one.result, WorkDone) else "")
+        if why and stop.error is None:
+            emit(Noticed(f"the Dask worker {one.worker} ended: {why}"))
+
+
+async def take_part(job: str, ledger: str, stop: Stop) -> WorkDone:
+    """Do on a worker what `bulksubmit work` does."""
+    return await work(job, ledger, stop=stop)
 
 
 class _WorkerTasks:

@@ -25,6 +25,7 @@ from engine.commands.hooks import Told, check_ping, tell_end
 from engine.commands.paths import ledger_path, open_ledger
 from engine.commands.result import Result
 from engine.commands.runs import counted_last, write_metrics
+from engine.ledger.address import LedgerAddress
 from engine.model.errors import BulkSubmitError, ConfigError, JobError, JobLocked, LedgerError
 from engine.model.job import Job
 from engine.model.outcome import Tally
@@ -118,7 +119,7 @@ class _Ending:
     def __init__(self, arguments: Mapping[str, Any], began: float) -> None:
         self._arguments = arguments
         self._began = began
-        self._ledger: Path | str = arguments["ledger"]
+        self._ledger: LedgerAddress | str = arguments["ledger"]
         self._config: Config | None = arguments.get("config")
         self._textfile: Path | str | None = arguments.get("metrics_textfile")
         self._makes_job = "sources" in arguments

@@ -23,10 +23,11 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from engine.commands import wiring
-from engine.files import private, refuse_foreign, regular
+from engine.files import make_private_folder, private, refuse_foreign, regular
 from engine.http.certificates import load_aiohttp
 from engine.http.remote import RemoteFile, download
-from engine.model.errors import BulkSubmitError, SourceError, SourceUnreachable
+from engine.model.errors import BulkSubmitError, SourceChanged, SourceError, SourceUnreachable
+from engine.model.job import Job
 from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
 from engine.progress.events import Listener, unheard
@@ -134,6 +135,31 @@ async def _records_taken_in(
         path.unlink(missing_ok=True)
         raise stop.error
     return (await anyio.to_thread.run_sync(describe, path, settings),)
+
+
+async def copied_here(job: Job, settings: SourceSettings, folder: Path, emit: Listener) -> Job:
+    """Return a job with copies of our own of its sources elsewhere, where another machine has made those that it names.
+
+    What this machine can read where the job says is left as it is.
+
+    Raises:
+        SourceChanged: what is there now is not what the job has frozen.
+        SourceError: it cannot be read.
+        SourceUnreachable: it cannot be fetched just now.
+    """
+    sources: list[Source] = []
+    for source in job.sources:
+        if not is_elsewhere(source.name) or await anyio.to_thread.run_sync(os.path.exists, source.path):
+            sources.append(source)
+            continue
+        await anyio.to_thread.run_sync(make_private_folder, folder)
+        copy = await _copy(_NamedSource(remote=_remote(source.name, settings)), source.number, settings, folder, emit)
+        after = sources[-1] if sources else None
+        found = await anyio.to_thread.run_sync(partial(describe, copy.path, settings, after, copied=copy.of))
+        if (found.size, found.version) != (source.size, source.version):
+            raise SourceChanged(f"{source.name} is not what job {job.name!r} has read: put it back as it was")
+        sources.append(replace(found, format=source.format))
+    return replace(job, sources=tuple(sources))
 
 
 async def as_file(name: str, settings: SourceSettings, folder: Path) -> tuple[Path, Copied]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import anyio.to_thread
 import orjson
 
 from engine.batch.known import marker_for
 from engine.commands import wiring
+from engine.ledger.address import LedgerAddress
 from engine.ledger.known import KnownRecords
 from engine.model.errors import JobError, SourceChanged
 from engine.model.job import Job
@@ -26,7 +26,7 @@ _MOST_SHOWN = 5
 """Records that a message names."""
 
 
-async def find_key(job: Job, jobs: Sequence[Job], ledger: Path, column: str, value: str) -> tuple[Job, int]:
+async def find_key(job: Job, jobs: Sequence[Job], ledger: LedgerAddress, column: str, value: str) -> tuple[Job, int]:
     """Return one of the `jobs` of which `job` is one, all attempts, and its one record with a value in a column.
 
     It is looked for in the job itself, then in the other attempts, where a record may have been mended that could not
@@ -65,7 +65,7 @@ def _only(found: Sequence[int], job: Job, column: str, value: str) -> int:
     raise JobError(f"job {job.name!r} has several records with {value!r} in {column!r}: {shown}; ask by --record")
 
 
-def _kept_with_key(job: Job, path: Path, column: str, value: str) -> Sequence[int]:
+def _kept_with_key(job: Job, ledger: LedgerAddress, column: str, value: str) -> Sequence[int]:
     """Return the indexes of the records of which the ledger says that they have this key, as a text or as it is."""
     marker = marker_for(job, wiring.load_offline(job).setup.settings.delta)
     if marker is None or marker.key != column:
@@ -73,7 +73,7 @@ def _kept_with_key(job: Job, path: Path, column: str, value: str) -> Sequence[in
     texts = [orjson.dumps(value)]
     with suppress(ValueError):
         texts += [value.strip().encode()] if loads(value.encode()) is not None else []
-    with KnownRecords(path) as records:
+    with KnownRecords(ledger) as records:
         own = records.job_id(job.name)
         return sorted(
             {index for text in texts for index in records.with_key(own, marker.mark_of_key(text), kept_key(text))}
@@ -93,9 +93,9 @@ def _with_key(job: Job, column: str, value: str) -> Sequence[int]:
     return found
 
 
-def key_kept_of(job: str, path: Path, index: int) -> bytes | None:
+def key_kept_of(job: str, ledger: LedgerAddress, index: int) -> bytes | None:
     """Return the key of a record as the ledger keeps it; None if it keeps none."""
-    with KnownRecords(path) as records:
+    with KnownRecords(ledger) as records:
         return records.key((records.job_id(job), index))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import anyio
@@ -21,6 +20,7 @@ from engine.commands.paths import open_ledger
 from engine.commands.result import Result, summarize
 from engine.commands.runs import RunMemory
 from engine.files import DEFAULT_LEDGER
+from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, DeadlineReached, JobError
 from engine.model.job import Job
@@ -62,7 +62,7 @@ class SeenTask(Struct, frozen=True):
 
 
 async def refresh(
-    name: str, ledger: Path | str = DEFAULT_LEDGER, emit: Listener = unheard, stop: Stop | None = None
+    name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER, emit: Listener = unheard, stop: Stop | None = None
 ) -> Result:
     """Ask the service how the created tasks of a job stand, and bring its reports up to date.
 

@@ -27,6 +27,7 @@ from engine.commands.result import Result
 from engine.commands.submit import family_lock, go_on, replace_config, submit
 from engine.commands.taken import is_as_frozen
 from engine.files import DEFAULT_LEDGER
+from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, Overwritten
 from engine.model.job import Job, JobState
@@ -50,7 +51,7 @@ _AT_THE_SERVICE = frozenset({State.RELEASING, State.RELEASED})
 async def nightly(  # noqa: PLR0913 - what a person can say of a load
     sources: Path | str | Sequence[Path | str],
     config: Config,
-    ledger: Path | str = DEFAULT_LEDGER,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
     stop: Stop | None = None,
     *,
@@ -72,7 +73,7 @@ async def nightly(  # noqa: PLR0913 - what a person can say of a load
     Args:
         sources: a path or a glob, or several.
         config: TOML file, or its tables.
-        ledger: file that remembers all jobs; made where there is none.
+        ledger: file or URL of a database that remembers all jobs; made where there is none.
         emit: is told what happens.
         stop: ends the run early.
         family: name of the load; the configuration file's name where left out.
@@ -239,7 +240,7 @@ class _Night:
         self._limits = limits
         self._processes = processes
 
-    async def end(self, job: Job, opened: Ledger, ledger: Path | str) -> Result:
+    async def end(self, job: Job, opened: Ledger, ledger: LedgerAddress | str) -> Result:
         """Work on an open job to its end, or close it if its sources are other ones by now."""
         self._emit(Noticed(f"job {job.name} of the same family is open: it is ended first"))
         with opened.lock(job.name), family_lock(job, opened):
@@ -271,11 +272,11 @@ class _Night:
         self._emit(Noticed(f"the files of job {job.name} were touched: what it has frozen is compared with them first"))
         return await is_as_frozen(job, opened)
 
-    async def _close(self, name: str, ledger: Path | str) -> Result:
+    async def _close(self, name: str, ledger: LedgerAddress | str) -> Result:
         """Cancel a job, in no more time than there is."""
         ending = ending_of(self._setup.settings.window, self._setup.deadline_at, wiring.CLOCK.now())
         if ending is not None:  # what goes on is the night, and no single job of it
-            ending.error.args = (spelled(str(ending.error), Path(ledger)),)
+            ending.error.args = (spelled(str(ending.error), ledger_path(ledger)),)
         bounds = Bounds(LimitSettings(), ending, Tally(), wiring.CLOCK, self._stop, self._emit)
         canceled: Result | BulkSubmitError
         async with anyio.create_task_group() as group:
@@ -323,7 +324,7 @@ class _Night:
             textfile=self._setup.textfile,
         )
 
-    def not_begun(self, result: Result, ledger: Path) -> Result:
+    def not_begun(self, result: Result, ledger: LedgerAddress) -> Result:
         """Return the result of a job after which tonight's cannot begin; when it is tonight's, nothing is added."""
         if result.job.startswith(self.name):
             return result

@@ -9,6 +9,7 @@ import anyio.to_thread
 from engine.commands import query, wiring
 from engine.commands.paths import open_ledger
 from engine.files import DEFAULT_LEDGER, replace_file
+from engine.ledger.address import LedgerAddress
 from engine.model.errors import BulkSubmitError
 from engine.model.job import Job
 from engine.reports.outcomes import TaskUrl
@@ -18,12 +19,12 @@ from engine.reports.overview import overview as overview_of
 PAGE = "report.html"
 
 
-async def overview(name: str, ledger: Path | str = DEFAULT_LEDGER, *, audit: bool = False) -> Overview:
+async def overview(name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER, *, audit: bool = False) -> Overview:
     """Return the facts of a job, bounded for any job: numbers, series, causes of failures, runs, the last audit.
 
     Args:
         name: of the job; it may be worked on meanwhile.
-        ledger: file that remembers it.
+        ledger: file or URL of a database that remembers it.
         audit: audit the job before, which reads every source again; else the last audit is told.
 
     Raises:

@@ -12,21 +12,22 @@ import shlex
 import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from engine.commands import wiring
-from engine.files import DEFAULT_LEDGER, find_ledger, make_private_folder
+from engine.files import DEFAULT_LEDGER, find_ledger, folder_for_jobs, make_private_folder
+from engine.ledger.address import LedgerAddress, PostgresAddress, address_of, require_postgres
 from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import BulkSubmitError, ConfigError, JobError, JobLocked, SourceError
+from engine.model.errors import BulkSubmitError, ConfigError, JobError, JobLocked, NoLedger, SourceError
 from engine.reports.outcomes import OUTCOMES, REJECTS, SPREADSHEET
 from engine.source.given import names_of
 
 _BARE = re.compile(r"`bulksubmit resume((?: --[^`]*)?)`")
 """The command that goes on, without its job."""
-_COMMAND = re.compile(r"`bulksubmit (?!validate|bench|sandbox|demo)([a-z][^`]*)`")
+_COMMAND = re.compile(r"`bulksubmit (?!validate|bench|sandbox|demo|ledger)([a-z][^`]*)`")
 """A command that takes a ledger."""
 THE_SAME = "the same command"
 """What goes on where there is no job yet."""
@@ -44,40 +45,71 @@ def path_names(paths: Path | str | Sequence[Path | str]) -> list[str]:
     return names
 
 
-def ledger_path(named: Path | str, configured: Path | None = None) -> Path:
-    """Return where a ledger is; if nobody has named it, it may be `configured`."""
-    return find_ledger(configured) if named is DEFAULT_LEDGER else Path(named)
+def ledger_path(named: LedgerAddress | str, configured: LedgerAddress | None = None) -> LedgerAddress:
+    """Return where a ledger is; if nobody has named it, it may be `configured`.
+
+    Raises:
+        ConfigError: it is a URL that cannot be used, or would be in a home folder that there is not.
+    """
+    if named is not DEFAULT_LEDGER:
+        return address_of(named)
+    return address_of(find_ledger(configured.url if isinstance(configured, PostgresAddress) else configured))
+
+
+def folder_beside(ledger: LedgerAddress, job: str = "") -> Path:
+    """Return the folder for what a job writes, if nobody has named one: beside the ledger; or that in which they are.
+
+    Beside a database is the folder of the ledger that would be taken if nobody had named one.
+
+    Raises:
+        ConfigError: it would be in the home folder, and this user has none.
+    """
+    return (folder_for_jobs() if isinstance(ledger, PostgresAddress) else ledger.parent) / job
 
 
 @asynccontextmanager
-async def open_ledger(named: Path | str, *, create: bool = False) -> AsyncIterator[Ledger]:
+async def open_ledger(named: LedgerAddress | str, *, create: bool = False) -> AsyncIterator[Ledger]:
     """Open a ledger. This is the one place that chooses the store; `create`: make one where there is none, to `submit`.
 
     What is said of a job says of which ledger: who stands in another folder sees why it is not found.
 
     Raises:
-        JobError: there is none, so there are no jobs.
+        NoLedger: there is none, so there are no jobs.
+        ConfigError: it cannot be named so, or what it takes is not installed.
     """
-    path = ledger_path(named)
-    if not create and not os.path.exists(path):  # noqa: ASYNC240, PTH110 - one stat before anything else goes on
-        raise JobError(f"there is no ledger at {path}: check --ledger and the working folder, or submit a first job")
+    address = ledger_path(named)
     try:
-        async with SqliteLedger.open(path, wiring.CLOCK) as ledger:
+        async with _opening(address, create=create) as ledger:
             yield ledger
     except BulkSubmitError as error:
-        error.args = (spelled(str(error), path),)
+        error.args = (spelled(str(error), address),)
         # The operation may be a part of another one.
-        if isinstance(error, JobError | JobLocked) and not str(error).startswith(of := f"ledger {path}: "):
+        if isinstance(error, JobError | JobLocked) and not str(error).startswith(of := f"ledger {address}: "):
             error.args = (f"{of}{error}",)
         raise
 
 
-def command(words: str, ledger: Path) -> str:
+def _opening(address: LedgerAddress, *, create: bool) -> AbstractAsyncContextManager[Ledger]:
+    if isinstance(address, PostgresAddress):
+        require_postgres()
+        from engine.ledger.postgres import PostgresLedger  # noqa: PLC0415 - an extra
+
+        return PostgresLedger.open(address, wiring.CLOCK, create=create)
+    if not create and not os.path.exists(address):  # noqa: PTH110 - one stat before anything else goes on
+        raise NoLedger(f"there is no ledger at {address}: check --ledger and the working folder, or submit a first job")
+    return SqliteLedger.open(address, wiring.CLOCK)
+
+
+def command(words: str, ledger: LedgerAddress) -> str:
     """Return `bulksubmit WORDS` as it can be pasted, with the ledger unless it would be found without being named."""
     with suppress(ConfigError):  # without a home folder it has to be named
-        if ledger.resolve() == find_ledger().resolve():
+        if _absolute(ledger) == _absolute(ledger_path(DEFAULT_LEDGER)):
             return f"{program()} {words}"
     return f"{program()} {words} --ledger {shlex.quote(str(ledger))}"
+
+
+def _absolute(ledger: LedgerAddress) -> LedgerAddress:
+    return ledger if isinstance(ledger, PostgresAddress) else ledger.resolve()
 
 
 def program() -> str:
@@ -92,7 +124,7 @@ def program() -> str:
     return shlex.quote(called)
 
 
-def spelled(text: str, ledger: Path, goes_on: str = "") -> str:
+def spelled(text: str, ledger: LedgerAddress, goes_on: str = "") -> str:
     """Return a message with its commands as they are typed: with the ledger, and with the job.
 
     `goes_on`: the words of the command that goes on, such as `resume images-1`; empty where there is no job.

@@ -22,11 +22,12 @@ from msgspec.structs import replace
 from engine.commands import wiring
 from engine.commands.configuration import Config
 from engine.commands.first_records import FirstRecords, read_first
-from engine.commands.paths import claim_output, ledger_path, open_ledger, path_names
+from engine.commands.paths import claim_output, folder_beside, ledger_path, open_ledger, path_names
 from engine.commands.result import Result
 from engine.commands.submit import take_name, work_on
 from engine.commands.trace import Trace
 from engine.files import DEFAULT_LEDGER, private
+from engine.ledger.address import LedgerAddress
 from engine.model.errors import CallFailed, ConfigError
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.record import Format
@@ -59,14 +60,14 @@ class Probed(Struct, frozen=True):
 
     result: Result
     guesses: Sequence[Seen]
-    ledger: Path
+    ledger: LedgerAddress
     """That remembers it as a job."""
 
 
 async def probe(  # noqa: PLR0913 - what a person can say of it
     config: Config,
     sources: Path | str | Sequence[Path | str],
-    ledger: Path | str = DEFAULT_LEDGER,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
     stop: Stop | None = None,
     *,
@@ -79,7 +80,7 @@ async def probe(  # noqa: PLR0913 - what a person can say of it
     Args:
         config: TOML file.
         sources: what the load would read.
-        ledger: file that remembers the probe as a job; made where there is none.
+        ledger: file or URL of a database that remembers the probe as a job; made where there is none.
         emit: is told what happens.
         stop: ends the run early.
         records: their indexes, from 0; `check` names those that are good.
@@ -108,7 +109,7 @@ async def probe(  # noqa: PLR0913 - what a person can say of it
     async with open_ledger(ledger, create=True) as opened:
         with ExitStack() as held:
             name = await take_name(new.name, opened, held, given=False)
-            folder = (ledger.parent / name).absolute()
+            folder = folder_beside(ledger, name).absolute()
             await claim_output(folder, opened)
             await anyio.to_thread.run_sync(_write, folder / SOURCE, chosen.raws)
             written = replace(setup.settings.source, format=str(Format.NDJSON))

@@ -27,6 +27,7 @@ from engine.commands.intake import SPOOLED
 from engine.commands.lineage import SOURCE, UNCERTAIN_SOURCE
 from engine.commands.paths import open_ledger
 from engine.files import DEFAULT_LEDGER, refuse_foreign
+from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
 from engine.model.errors import BulkSubmitError, ConfigError, JobLocked
 from engine.model.job import Job, JobState
@@ -123,7 +124,7 @@ class Known(Struct, frozen=True):
 
 
 async def prune(
-    ledger: Path | str = DEFAULT_LEDGER,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
     stop: Stop | None = None,
     *,
@@ -134,7 +135,7 @@ async def prune(
     """Remove old jobs and what we wrote for them; `dry_run` tells only what would be.
 
     Args:
-        ledger: file that remembers the jobs.
+        ledger: file or URL of a database that remembers the jobs.
         emit: is told nothing so far.
         stop: ends it early, between two jobs.
         older_than_seconds: only loads whose last step is so long ago.

@@ -38,6 +38,7 @@ from engine.commands.result import (
     summarize,
 )
 from engine.files import DEFAULT_LEDGER
+from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
 from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch
@@ -85,7 +86,7 @@ TASK_CHARACTERS = 100
 
 async def status(  # noqa: PLR0913 - what a person can ask
     name: str | None = None,
-    ledger: Path | str = DEFAULT_LEDGER,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
     *,
     tasks: bool = False,
     failed: bool = False,
@@ -98,7 +99,7 @@ async def status(  # noqa: PLR0913 - what a person can ask
 
     Args:
         name: of the job; all of them, newest first, where left out.
-        ledger: file that remembers them.
+        ledger: file or URL of a database that remembers them.
         tasks: ask the service as well.
         failed: of one job, ask it about each task instead, and name those that have failed or were rejected.
         tell: is told beforehand if that takes long.
@@ -123,7 +124,7 @@ async def status(  # noqa: PLR0913 - what a person can ask
         return found
 
 
-async def report(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Result:
+async def report(name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER) -> Result:
     """Write a job's reports anew from the ledger.
 
     Raises:
@@ -133,7 +134,7 @@ async def report(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Result:
         return await summarize(await opened.job(name), opened, wiring.CLOCK.monotonic())
 
 
-async def missing(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Missing:
+async def missing(name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER) -> Missing:
     """List what the family of a job has created and the job's source no longer has, in `missing.ndjson`.
 
     A record is named by its key where there is one, and always by job, record and task. What an older bulksubmit has
@@ -152,7 +153,7 @@ async def missing(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Missing:
         return await anyio.to_thread.run_sync(_missing, job, jobs, opened.address)
 
 
-def _missing(job: Job, jobs: Mapping[str, Job], ledger: Path) -> Missing:
+def _missing(job: Job, jobs: Mapping[str, Job], ledger: LedgerAddress) -> Missing:
     keys = cache(lambda name: _KeysOf(jobs[name]))
     with KnownRecords(ledger) as records:
         task_url = wiring.load_offline(job).service.task_url
@@ -181,7 +182,7 @@ class _KeysOf:
         return None if key is None else kept_key(key)
 
 
-async def audit(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Audit:
+async def audit(name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER) -> Audit:
     """Prove from ledger, sources and reports that each record has exactly one fate.
 
     Raises:
@@ -225,7 +226,7 @@ def _past(found: Audit, at: float) -> PastAudit:
     )
 
 
-async def backup(to: Path | str, ledger: Path | str = DEFAULT_LEDGER) -> Sequence[Job]:
+async def backup(to: Path | str, ledger: LedgerAddress | str = DEFAULT_LEDGER) -> Sequence[Job]:
     """Copy a ledger into a new file, also while jobs of it run; return the jobs that it holds.
 
     Raises:
@@ -238,7 +239,7 @@ async def backup(to: Path | str, ledger: Path | str = DEFAULT_LEDGER) -> Sequenc
         return await copied.jobs()
 
 
-async def find_record(name: str, index: int, ledger: Path | str = DEFAULT_LEDGER) -> Outcome:
+async def find_record(name: str, index: int, ledger: LedgerAddress | str = DEFAULT_LEDGER) -> Outcome:
     """Tell what became of the record with this index, counted from 0 over all sources.
 
     Raises:
@@ -272,13 +273,13 @@ async def _not_read(job: Job, ledger: Ledger, index: int) -> str:
 
 
 async def tell_story(
-    name: str, ledger: Path | str = DEFAULT_LEDGER, *, record: int | None = None, key: str | None = None
+    name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER, *, record: int | None = None, key: str | None = None
 ) -> Story:
     """Tell what became of one record over all attempts: in this job, in those that it retries, and in its retries.
 
     Args:
         name: of the job, any of the attempts.
-        ledger: file that remembers it.
+        ledger: file or URL of a database that remembers it.
         record: index of the record in this job, from 0 over all sources.
         key: the record's own key instead: the value of the column that `[delta] key` names, or `COLUMN=VALUE`.
 
@@ -398,7 +399,18 @@ async def _job_status(
     tried_again = await retried(job, ledger) if whole and (job.parent or tally.failed or tally.rejected) else None
     last_step = await ledger.last_step_at(job.name) if runs and runs[-1].ended_at is None else 0.0
     return JobStatus(
-        job, tally, running, working, can, runs, samples, later, retried=tried_again, last_step_at=last_step
+        job,
+        tally,
+        running,
+        working,
+        can,
+        runs,
+        samples,
+        later,
+        await ledger.workers(job.name) if whole else (),
+        await ledger.shards(job.name) if whole else (),
+        retried=tried_again,
+        last_step_at=last_step,
     )
 
 

@@ -21,12 +21,13 @@ from engine.commands.lineage import Retried, retried
 from engine.commands.paths import spelled
 from engine.ledger.base import Ledger
 from engine.model.doubt import INHERITED
-from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, SourceError
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, LeaseLost, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Later, Outcome, Tally
 from engine.model.record import Reject, Source, Why, no_records
 from engine.model.runs import REFRESH, UNDO, PastRun, Sample
 from engine.model.settings import RunLimits
+from engine.model.shard import Shard, Worker
 from engine.progress.text import count
 from engine.reports.outcomes import Reports, ReportWriter, existing_reports
 
@@ -133,6 +134,10 @@ class JobStatus(Struct, frozen=True):
     """Of the newest run, oldest first; only where one job is asked about."""
     later: Mapping[str, int] = {}
     """What became of created tasks afterwards, as far as is known → how many."""
+    workers: Sequence[Worker] = ()
+    """Processes that send the job together, oldest first; only where one job is asked about."""
+    shards: Sequence[Shard] = ()
+    """What they share, in order; likewise."""
     failed_tasks: Sequence[FailedTask] | None = None
     """The first of the tasks that have failed; None if nobody has asked."""
     failed: int = 0
@@ -203,7 +208,7 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
     job = await ledger.job(job.name)
     reports = None if rewrite else existing_reports(job)
     trouble = ""
-    if reports is None:
+    if reports is None and not isinstance(error, LeaseLost):  # else whoever has the job by now writes them
         reports, trouble = await _reports(job, ledger, setup, begun)
     if error is None and job.state is JobState.OPEN and job.read_complete and not tally.unresolved:
         # Last of all: killed before it, the job is worked on once more, and then its reports are written.

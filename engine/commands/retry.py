@@ -39,6 +39,7 @@ from engine.commands.paths import claim_output, open_ledger
 from engine.commands.result import Result, UncertainRecords, nothing_sent, summarize
 from engine.commands.submit import family_lock, go_on, work_on
 from engine.files import DEFAULT_LEDGER, make_private_folder, private
+from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch, batch_name
 from engine.model.doubt import INHERITED, RemoteStatus
@@ -85,7 +86,7 @@ class _Call(Struct, frozen=True):
 @tells_end
 async def retry(  # noqa: PLR0913 - what a person can say of a retry
     name: str,
-    ledger: Path | str = DEFAULT_LEDGER,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
     stop: Stop | None = None,
     *,
@@ -103,7 +104,7 @@ async def retry(  # noqa: PLR0913 - what a person can say of a retry
 
     Args:
         name: of the job.
-        ledger: file that remembers it.
+        ledger: file or URL of a database that remembers it.
         emit: is told what happens.
         stop: ends the run early.
         uncertain: send what is uncertain instead, by the word of a person: what arrived is created a second time, but
@@ -310,7 +311,7 @@ async def _write(target: Path, pages: AsyncIterator[Chosen]) -> Sequence[int]:
     return origins
 
 
-async def find_uncertain(name: str, ledger: Path | str = DEFAULT_LEDGER) -> UncertainRecords:
+async def find_uncertain(name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER) -> UncertainRecords:
     """Tell which records of a job may be at the service without anybody knowing, before `retry` sends them again.
 
     Raises:

@@ -28,11 +28,12 @@ from engine.commands.hooks import check_hooks, with_hooks
 from engine.commands.intake import is_left_off, left_off, remove_copies, take_in
 from engine.commands.later import UNTIL_THE_END, follow_to_the_end, refreshing_of
 from engine.commands.lineage import UNCERTAIN_SOURCE, source_name
-from engine.commands.paths import claim_output, ledger_path, open_ledger
+from engine.commands.paths import claim_output, folder_beside, ledger_path, open_ledger
 from engine.commands.result import Result, nothing_sent, report_writer, summarize
 from engine.commands.runs import RunMemory, remember_refusal
 from engine.commands.taken import refuse_taken
 from engine.files import DEFAULT_LEDGER
+from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch
 from engine.model.errors import (
@@ -43,6 +44,7 @@ from engine.model.errors import (
     JobError,
     JobLocked,
     OtherJobs,
+    ShardsParked,
     SourceChanged,
     StrictRejects,
 )
@@ -50,6 +52,7 @@ from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import Tally
 from engine.model.record import source_at
 from engine.model.settings import RunLimits
+from engine.model.shard import ShardState
 from engine.model.submission import UNSENT, State
 from engine.progress.events import JobEnded, JobStarted, Listener, Noticed, fan_out, unheard
 from engine.progress.text import count
@@ -57,15 +60,19 @@ from engine.run.bounds import Bounds, check_open, ending_of
 from engine.run.context import Run, Stop, unless_stopped
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
+from engine.run.shards import tell_tally
 from engine.source.given import Sources, names_of
 from engine.source.sources import check_unchanged
+
+TAKES_OVER = "work"
+"""The command whose runs begin where the one before was killed or stopped: no person has said how they shall be."""
 
 
 @tells_end
 async def submit(  # noqa: PLR0913 - what a person can say of a job
     sources: Sources,
     config: Config,
-    ledger: Path | str = DEFAULT_LEDGER,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
     stop: Stop | None = None,
     *,
@@ -90,7 +97,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         sources: a path, a glob or a URL (https, s3), or several; "-" is standard input. Or records: any iterable or
             async iterable of dicts. What is no plain file is copied to the folder of the reports first.
         config: TOML file, or its tables, in which a secret may be a `SecretStr`.
-        ledger: file that remembers all jobs; made where there is none.
+        ledger: file or URL of a database that remembers all jobs; made where there is none.
         emit: is told what happens.
         stop: ends the run early.
         job: name of the job; the configuration file's name and the time where left out, with a number if it is taken.
@@ -123,7 +130,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
     setup = wiring.load(text, processes=processes, dask=dask, limits=limits, textfile=metrics_textfile)
     check_open(setup.settings.window, wiring.CLOCK.now())
     named = names_of(sources)
-    begun = left_off(named, ledger.parent) if named is not None and job is None and output is None else ""
+    begun = left_off(named, folder_beside(ledger)) if named is not None and job is None and output is None else ""
     name = check_job_name(job or begun or f"{wiring.config_name(config, text)}-{time.strftime('%Y%m%d-%H%M%S')}")
     now = wiring.CLOCK.now()
     new = Job(name, setup.service.kind, text, (), "", until=until, strict=strict, created_at=now)
@@ -135,7 +142,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
         with ExitStack() as held:
             name = await take_name(name, opened, held, given=job is not None)
             held.enter_context(family_lock(new, opened))
-            folder = Path(output or ledger.parent / name).absolute()  # noqa: ASYNC240 - reads no disk
+            folder = Path(output or folder_beside(ledger, name)).absolute()  # noqa: ASYNC240 - reads no disk
             await claim_output(folder, opened)
             settings = wiring.source_settings(setup, format)
             found = await take_in(sources, settings, folder, emit, stop)
@@ -240,13 +247,14 @@ async def _make(new: Job, ledger: Ledger, emit: Listener, stop: Stop, *, again: 
 @tells_end
 async def resume(  # noqa: PLR0913 - what a person can say of it
     name: str,
-    ledger: Path | str = DEFAULT_LEDGER,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
     stop: Stop | None = None,
     *,
     config: Config | None = None,
     processes: int | None = None,
     dask: str = "",
+    parked: bool = False,
     limits: RunLimits | None = None,
     metrics_textfile: Path | str | None = None,
     reopen: bool = False,
@@ -256,13 +264,14 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
 
     Args:
         name: of the job.
-        ledger: file that remembers it.
+        ledger: file or URL of a database that remembers it.
         emit: is told what happens.
         stop: ends the run early.
         config: from now on the job's configuration; addresses, secrets and `[send]` may differ, and where tasks go
             while nothing was created or released.
         processes: that read beside this one; as configured where left out.
         dask: as of `submit`.
+        parked: send the shards, too, with which several workers were lost.
         limits: of this run; what is left out is as configured.
         metrics_textfile: as of `submit`.
         until: "finished": follow the tasks of a job that was submitted until they are created to their end, too.
@@ -290,6 +299,8 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
                 await check_reopening(job, opened, reopen=reopen)
             if text is not None:
                 job = await replace_config(job, text, opened, emit, stop)
+            if parked:
+                await opened.open_shards(name, parked=True)
             setup = wiring.load(job.config, limits=limits) if until else None  # whose deadline counts from here on
             result = await go_on(
                 job, opened, emit, stop, processes=processes, dask=dask, limits=limits, textfile=metrics_textfile
@@ -308,7 +319,7 @@ async def _known(name: str, ledger: Ledger) -> Job:
     try:
         return await ledger.job(name)
     except JobError as error:
-        if is_left_off(ledger.address.parent / check_job_name(name)):
+        if is_left_off(folder_beside(ledger.address, check_job_name(name))):
             raise JobError(
                 f"job {name!r} is not made yet: it was stopped while its sources were copied. Nothing was sent. Run "
                 "its submit again: it goes on with what was fetched"
@@ -454,7 +465,8 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
     sent again, whatever may come twice. `changed`: the sources are not what they were, so only what was released is
     followed.
     """
-    work = partial(_work_on, pace=pace, released_again_by_user=released_again_by_user, changed=changed)
+    goes_on = command == TAKES_OVER
+    work = partial(_work_on, pace=pace, goes_on=goes_on, released_again_by_user=released_again_by_user, changed=changed)
     async with RunMemory(job, ledger, emit, stop, command=command, textfile=setup.textfile) as memory:
         done = partial(memory.spelled, partial(work, job, ledger, setup, memory, stop))
         return memory.end(await with_hooks(job, setup, memory.emit, stop, done))
@@ -468,13 +480,17 @@ async def _work_on(  # noqa: PLR0913 - as above
     stop: Stop,
     *,
     pace: wiring.PlanPace | None,
+    goes_on: bool,
     released_again_by_user: frozenset[int],
     changed: SourceChanged | None,
 ) -> Result:
     started, emit = wiring.CLOCK.monotonic(), memory.emit
     last = await ledger.last_batch(job.name)
     with report_writer(job, ledger, setup) as reports:
-        with wiring.standby(setup, job, last) as standby:
+        with (
+            wiring.standby(setup, job, last, ledger.address) as standby,
+            wiring.senders(setup, ledger, standby) as cluster,
+        ):
             read_bytes = last.end.offset if last else 0
             before = await ledger.tally(job.name)
             emit(JobStarted(job.name, job.size_bytes, read_bytes, before))
@@ -490,14 +506,23 @@ async def _work_on(  # noqa: PLR0913 - as above
                     changed=changed,
                     sent_before=job.parent is not None and source_name(job) == UNCERTAIN_SOURCE,
                     most_records=most,
+                    goes_on_for_another=goes_on,
                 )
                 run = await _learnt(replace(run, emit=fan_out(emit, reports.hear, bounds.hear)), last)
                 pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)
-                beside = (bounds.watch, reports.follow, partial(memory.follow, in_flight))
+                beside: list[Callable[[], Coroutine[Any, Any, None]]]
+                beside = [bounds.watch, reports.follow, partial(memory.follow, in_flight)]
+                if ledger.shares_jobs:
+                    beside.append(partial(tell_tally, job, ledger, wiring.CLOCK, emit))
+                if cluster is not None:
+                    from engine.commands.dask_work import send_on  # noqa: PLC0415 - which goes on with jobs itself
+
+                    beside.append(partial(send_on, cluster, job, ledger, stop, emit))
                 async with wiring.receiving(setup, pipeline.hear, emit):
                     error = stop.error or await _within_deadline(pipeline, run, setup, beside) or changed
                 if error is stop.sending_error and stop.error is None and await _is_done(job.name, ledger):
                     error = None  # nothing was left to be sent
+                error = error or await _parked(job, ledger)
                 note = ""
                 if error is None:
                     await cancel_orphans(run)
@@ -530,6 +555,19 @@ def _bounds(setup: wiring.Setup, before: Tally, stop: Stop, emit: Listener) -> B
     settings = setup.settings
     ending = ending_of(settings.window, setup.deadline_at, wiring.CLOCK.now())
     return Bounds(settings.limits, ending, before, wiring.CLOCK, stop, emit)
+
+
+async def _parked(job: Job, ledger: Ledger) -> ShardsParked | None:
+    """Return that shards are not sent any more since workers were lost with them, if there are any."""
+    shards = [shard for shard in await ledger.shards(job.name) if shard.state is ShardState.PARKED]
+    if not shards:
+        return None
+    first = shards[0]
+    return ShardsParked(
+        f"{count(len(shards), 'shard')} of batches {'is' if len(shards) == 1 else 'are'} parked: with batches "
+        f"{first.first} to {first.last}, {count(first.losses, 'worker')} were lost ({', '.join(first.lost.split())}). "
+        f"What is in them may end a worker. See why, then run `bulksubmit resume {job.name} --parked`"
+    )
 
 
 async def _is_done(name: str, ledger: Ledger) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -22,6 +21,7 @@ from engine.commands.result import Result, summarize
 from engine.commands.runs import RunMemory
 from engine.commands.submit import family_lock
 from engine.files import DEFAULT_LEDGER
+from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
 from engine.model.errors import RESUME, BulkSubmitError, Exit, JobError, Refused
 from engine.model.job import Job, JobState
@@ -50,7 +50,7 @@ class Undoable(Struct, frozen=True):
     """How long it takes at least."""
 
 
-async def find_undoable(name: str, ledger: Path | str = DEFAULT_LEDGER) -> Undoable:
+async def find_undoable(name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER) -> Undoable:
     """Tell how many tasks of a job there may be to take back, and where.
 
     Raises:
@@ -78,7 +78,7 @@ async def _undoable(job: Job, ledger: Ledger, service: Service) -> tuple[Undoing
 
 
 async def undo(
-    name: str, ledger: Path | str = DEFAULT_LEDGER, emit: Listener = unheard, stop: Stop | None = None
+    name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER, emit: Listener = unheard, stop: Stop | None = None
 ) -> Result:
     """Take back the created tasks of a job that nobody has begun; interrupted, it may be repeated and goes on.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,9 @@ from msgspec.structs import asdict, replace
 
 from engine.adaptive.batch_size import BatchBytes
 from engine.adaptive.settle_time import SettleTime
-from engine.batch.children import Crew
+from engine.batch.children import Crew, child_environment
 from engine.batch.chunker import Plan
-from engine.batch.dask import check_dask
+from engine.batch.dask import DaskCluster, check_dask
 from engine.batch.known import FamilyMemory, marker_for
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
@@ -56,6 +56,7 @@ from engine.http.proxies import from_environment
 from engine.http.secrets import Credentials
 from engine.http.tokens import check_exchange
 from engine.http.urls import check_base_url
+from engine.ledger.address import LedgerAddress, PostgresAddress, address_of
 from engine.ledger.base import Ledger
 from engine.ledger.known import KnownRecords
 from engine.model.batch import Batch
@@ -160,8 +161,8 @@ def family_name(config: Config, family: str | None) -> str:
     return check_job_name(family or config_name(config, ""))
 
 
-def configured_ledger(config: Config, text: str) -> Path | None:
-    """Return the ledger that a configuration names, meant from its file's folder; None if it names none.
+def configured_ledger(config: Config, text: str) -> LedgerAddress | None:
+    """Return the ledger that a configuration names, a path meant from its file's folder; None if it names none.
 
     Raises:
         ConfigError: it cannot be used.
@@ -171,8 +172,14 @@ def configured_ledger(config: Config, text: str) -> Path | None:
     return ledger_beside(config, load(text, hide_secret).settings.ledger or "")
 
 
-def ledger_beside(config: Config, named: str) -> Path:
-    """Return the ledger that a configuration names so, meant from its folder."""
+def ledger_beside(config: Config, named: str) -> LedgerAddress:
+    """Return the ledger that a configuration names so, a path meant from its folder.
+
+    Raises:
+        ConfigError: it is a URL that cannot be used.
+    """
+    if isinstance(address := address_of(named), PostgresAddress):
+        return address
     return _folder(config) / Path(os.path.expanduser(named))  # noqa: PTH111 - Path.expanduser raises a RuntimeError
 
 
@@ -306,7 +313,7 @@ class Offline(Struct, frozen=True):
             tasks = self.mapper.apply(block)
             yield marker.mark(block, tasks) if marker else tasks
 
-    def count_new(self, job: Job, ledger: Path, most: int) -> tuple[int, int]:
+    def count_new(self, job: Job, ledger: LedgerAddress, most: int) -> tuple[int, int]:
         """Look the first records of `job` up, `most` of them; return how many that were, and how many are new."""
         settings = self.setup.settings
         with KnownRecords(ledger) as records:
@@ -324,13 +331,13 @@ class Offline(Struct, frozen=True):
         last: Batch | None,
         standby: Crew | None = None,
         most_bytes: int | None = None,
-        ledger: Path | None = None,
+        ledger: LedgerAddress | None = None,
     ) -> Iterator[Plan]:
         """Cut the sources of `job` into batches of `most_bytes`, if said, from where the batch frozen `last` ends.
 
         What the family of the job knows is looked up in the `ledger`.
         """
-        recipe = replace(_recipe(self.setup, job), ledger=ledger)
+        recipe = _recipe(self.setup, job, ledger)
         if most_bytes is not None:
             batch = replace(recipe.settings.batch, max_bytes=most_bytes)
             recipe = replace(recipe, settings=replace(recipe.settings, batch=batch))
@@ -488,13 +495,32 @@ def _run_of(job: Job, ledger: Ledger, emit: Listener, stop: Stop, service: Servi
     return Run(job, service, ledger, CLOCK, random.random, emit, stop, settle_time)
 
 
-def standby(setup: Setup, job: Job, last: Batch | None) -> Crew:
+def standby(setup: Setup, job: Job, last: Batch | None, ledger: LedgerAddress | None = None) -> Crew:
     """Start the processes that will read beside a run: they need the time in which the way to the service is opened."""
-    return standby_for(_recipe(setup, job), last, setup.dask)
+    return standby_for(_recipe(setup, job, ledger), last, setup.dask, _environment_of_senders(ledger))
 
 
-def _recipe(setup: Setup, job: Job) -> PlanningRecipe:
-    return planning_recipe(job, setup.settings, setup.service, _service_place(setup.service.kind))
+def senders(setup: Setup, ledger: Ledger, standby: Crew) -> AbstractContextManager[DaskCluster | None]:
+    """Return the Dask cluster whose workers send, too, where there is one and the ledger can be shared.
+
+    `standby`: what reads the sources, which may be that cluster.
+    """
+    if not setup.dask or not ledger.shares_jobs:
+        return nullcontext()
+    if isinstance(standby, DaskCluster):
+        return nullcontext(standby)
+    return DaskCluster(setup.dask, _environment_of_senders(ledger.address))
+
+
+def _environment_of_senders(ledger: LedgerAddress | None) -> Mapping[str, str] | None:
+    """Return the variables of a cluster of our own: who sends needs the secrets; who only reads, none."""
+    if not isinstance(ledger, PostgresAddress):
+        return None
+    return {**os.environ, **child_environment()}
+
+
+def _recipe(setup: Setup, job: Job, ledger: LedgerAddress | None) -> PlanningRecipe:
+    return planning_recipe(job, setup.settings, setup.service, _service_place(setup.service.kind), ledger)
 
 
 def pipeline(
@@ -526,14 +552,18 @@ def pipeline(
     uploader = Uploader(run, payloads, sizes if send.max_in_flight == AUTO else None)
     places = in_flight or InFlight(send, run.clock, run.emit)
     poller = Poller(run, send, payloads)
-    shards = shards_of(setup, run, plans_job=plans_job) if run.ledger.shares_jobs else None
+    shards = shards_of(setup, run, places, plans_job=plans_job) if run.ledger.shares_jobs else None
     return Pipeline(run, plans, uploader, poller, places, send, shards)
 
 
-def shards_of(setup: Setup, run: Run, *, plans_job: bool) -> Shards:
-    """Return what this process has of a job that several send."""
+def shards_of(setup: Setup, run: Run, places: InFlight | None = None, *, plans_job: bool = True) -> Shards:
+    """Return what this process has of a job that several send. `places`: for the batches that it sends."""
     terms = lease_terms(setup.settings.send)
-    return Shards(run.job, run.ledger, run.clock, run.stop, terms, plans=plans_job)
+
+    def has_places() -> bool:
+        return places is None or places.limit > 0
+
+    return Shards(run.job, run.ledger, run.clock, run.stop, terms, plans=plans_job, has_places=has_places)
 
 
 @asynccontextmanager

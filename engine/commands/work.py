@@ -7,31 +7,37 @@ number of workers may come and go, and there is always one that plans.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from engine.commands import wiring
-from engine.commands.paths import open_ledger
-from engine.commands.submit import family_lock, go_on
+from engine.commands.intake import copied_here
+from engine.commands.paths import folder_beside, open_ledger, spelled
+from engine.commands.submit import TAKES_OVER, family_lock, go_on
 from engine.files import DEFAULT_LEDGER
+from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
-from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobLocked, LeaseLost
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobLocked, LeaseLost, LedgerAway
 from engine.model.job import Job, JobState
-from engine.progress.events import BatchSettled, Event, Listener, fan_out, unheard
+from engine.progress.events import BatchSettled, Event, JobStarted, Listener, fan_out, unheard
 from engine.run.context import Stop, beside, pause_unless_stopped
 from engine.run.in_flight import InFlight
+from engine.run.shards import tell_tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _LOOK_SECONDS = 2.0
 """Between two looks at which jobs there are, or whether one has shards."""
-_WORK = "work"
+
+_TAKEN_OVER = frozenset({None, Exit.LOCKED, 128 + signal.SIGINT, 128 + signal.SIGTERM})
+"""How the run before has ended where a worker plans in its place: it was killed, interrupted, or lost its leases. One
+that ended for a reason, such as a limit or a wrong key, is for a person, who says `resume`."""
 
 
 class WorkDone(Struct, frozen=True):
@@ -50,7 +56,7 @@ class WorkDone(Struct, frozen=True):
 
 async def work(  # noqa: PLR0913 - what a person can say of it
     job: str | None = None,
-    ledger: Path | str = DEFAULT_LEDGER,
+    ledger: LedgerAddress | str = DEFAULT_LEDGER,
     emit: Listener = unheard,
     stop: Stop | None = None,
     *,
@@ -80,14 +86,15 @@ async def work(  # noqa: PLR0913 - what a person can say of it
                 f"ledger {opened.address}: a file is for one process at a time; workers need a database of PostgreSQL "
                 "(--ledger postgresql://…). `bulksubmit ledger copy` brings the jobs of a file there"
             )
-        worker = _Work(opened, fan_out(emit, (counts := _Counts()).hear), stop, processes, dask)
+        worker = _Worker(opened, fan_out(emit, (counts := _Counts()).hear), stop, processes, dask)
         error = await worker.work(job, stay=stay)
+        message = "; ".join(filter(None, [worker.message, str(error) if error else ""]))
         return WorkDone(
             worker.jobs,
             counts.created,
             counts.not_created,
-            worker.exit_code if error is None else error.exit_code,
-            "; ".join(filter(None, [worker.message, str(error) if error else ""])),
+            worker.exit_code if error is None else error.exit_status,
+            spelled(message, opened.address, f"work {job}" if job else "work"),
         )
 
 
@@ -103,14 +110,14 @@ class _Counts:
             self.not_created += event.failed + event.uncertain
 
 
-class _Work:
+class _Worker:
     """One worker."""
 
     def __init__(self, ledger: Ledger, emit: Listener, stop: Stop, processes: int | None, dask: str) -> None:
         self._ledger = ledger
         self._emit = emit
         self._stop = stop
-        self._go_on = partial(go_on, command=_WORK, processes=processes, dask=dask)
+        self._go_on = partial(go_on, command=TAKES_OVER, processes=processes, dask=dask)
         self.jobs: list[str] = []
         self.exit_code = int(Exit.ALL_CREATED)
         self.message = ""
@@ -147,6 +154,12 @@ class _Work:
                     job = await self._ledger.job(job.name)
                     if job.state is not JobState.OPEN:
                         return
+                    runs = await self._ledger.runs(job.name)
+                    if runs and runs[-1].exit_code not in _TAKEN_OVER:
+                        why = f"{runs[-1].reason.rstrip('.')}. `bulksubmit resume {job.name}` goes on with it"
+                        self._note(job, runs[-1].exit_code or Exit.ERROR, why)
+                        return
+                    job = await self._with_sources(job)
                     result = await self._go_on(job, self._ledger, self._emit, stop)
             if result.exit_code == Exit.LOCKED:  # its leases were lost: whoever has them goes on, and then we do
                 await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
@@ -154,10 +167,15 @@ class _Work:
             self._note(job, result.exit_code, result.message)
         except JobLocked:
             error = await self._help(job)
-            if error is not None and not isinstance(error, LeaseLost):
-                self._note(job, error.exit_code, str(error))
-        except LeaseLost:
+            if error is not None and error is not self._stop.error and not isinstance(error, LeaseLost):
+                self._note(job, error.exit_status, str(error))
+        except (LeaseLost, LedgerAway):
             await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
+
+    async def _with_sources(self, job: Job) -> Job:
+        """Return a job whose sources can be read here: of what is elsewhere, each machine has a copy of its own."""
+        folder = folder_beside(self._ledger.address) / job.name
+        return await copied_here(job, wiring.load(job.config).settings.source, folder, self._emit)
 
     def _note(self, job: Job, exit_code: int, message: str) -> None:
         """Remember how a job ended, for this worker."""
@@ -174,12 +192,16 @@ class _Work:
             job = await self._ledger.job(job.name)
             if job.state is not JobState.OPEN or not self._ledger.is_locked(job.name):
                 return None
-        job = await self._ledger.job(job.name)
+        job = await self._with_sources(await self._ledger.job(job.name))
         setup = wiring.load(job.config)
+        last = await self._ledger.last_batch(job.name)
+        tally = await self._ledger.tally(job.name)
+        self._emit(JobStarted(job.name, job.size_bytes, last.end.offset if last else 0, tally))
         in_flight = InFlight(setup.settings.send, wiring.CLOCK, self._emit)
         emit = fan_out(self._emit, in_flight.hear)
         async with (
             _linked(self._stop) as stop,
+            beside(partial(tell_tally, job, self._ledger, wiring.CLOCK, self._emit)),
             wiring.open_run(setup, job, self._ledger, emit, stop, in_flight) as run,
         ):
             error = await wiring.pipeline(setup, run, in_flight, plans_job=False).work()

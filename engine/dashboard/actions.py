@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
@@ -24,6 +23,7 @@ from engine.dashboard.html import Fragment, foreign, join, link, moment, tag
 from engine.dashboard.layout import HtmlPage, trail
 from engine.dashboard.parts import badge, command_line, sentence, state_of
 from engine.dashboard.words import Words
+from engine.ledger.address import LedgerAddress
 from engine.model.job import JobState
 from engine.model.submission import State
 from engine.progress.html import Markup
@@ -90,7 +90,7 @@ class Started(Struct):
 class Actions:
     """Starts commands on jobs of one ledger, and remembers which."""
 
-    def __init__(self, ledger: Path, words: Words) -> None:
+    def __init__(self, ledger: LedgerAddress, words: Words) -> None:
         self._ledger = ledger
         self._words = words
         self.started: list[Started] = []

@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -22,9 +21,10 @@ from engine.commands.lineage import Retried, retried
 from engine.commands.overview import overview
 from engine.commands.paths import open_ledger
 from engine.commands.result import JobStatus, ServiceCan, service_can
+from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
 from engine.ledger.search import LedgerSearch
-from engine.model.errors import BulkSubmitError
+from engine.model.errors import BulkSubmitError, NoLedger
 from engine.model.job import Job, JobState
 from engine.model.runs import PastRun
 from engine.reports.overview import Overview
@@ -118,7 +118,7 @@ class Depth(Struct, frozen=True):
 class Reader:
     """Reads one ledger for all pages."""
 
-    def __init__(self, ledger: Path) -> None:
+    def __init__(self, ledger: LedgerAddress) -> None:
         self.ledger = ledger
         self._shared = Shared()
         self._known: dict[str, JobRead] = {}
@@ -152,10 +152,11 @@ class Reader:
         """Return all jobs, newest first; none of a ledger that is not there yet."""
 
         async def read() -> Sequence[Job]:
-            if not self.ledger.exists():
+            try:
+                async with self.opened() as ledger:
+                    return [job for job in await ledger.jobs() if job.state is not JobState.REMOVED]
+            except NoLedger:
                 return []
-            async with self.opened() as ledger:
-                return [job for job in await ledger.jobs() if job.state is not JobState.REMOVED]
 
         return await self.shared("jobs", read)
 

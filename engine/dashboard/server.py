@@ -22,7 +22,7 @@ import orjson
 from aiohttp import web
 from msgspec import Struct
 
-from engine.commands.paths import ledger_path, open_ledger
+from engine.commands.paths import open_ledger
 from engine.dashboard.actions import LABELS, Actions, stands
 from engine.dashboard.batches import batch_page, batches_page, record_page
 from engine.dashboard.guard import LINK_SECONDS, OWN_REFERRER, Guard, Sessions, add_headers
@@ -36,7 +36,8 @@ from engine.dashboard.stream import Streams
 from engine.dashboard.words import Words
 from engine.http.ports import no_port
 from engine.http.urls import is_loopback
-from engine.model.errors import BulkSubmitError, ConfigError, JobError
+from engine.ledger.address import LedgerAddress
+from engine.model.errors import BulkSubmitError, ConfigError, JobError, NoLedger
 from engine.model.job import check_job_name
 
 PORT = 8801
@@ -54,7 +55,7 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class DashboardOptions(Struct, frozen=True):
     """How a dashboard is served."""
 
-    ledger: Path
+    ledger: LedgerAddress
     host: str = "127.0.0.1"
     port: int | None = None
     """None: 8801, or the next one that is free."""
@@ -250,7 +251,7 @@ async def serving(options: DashboardOptions, words: Words) -> AsyncIterator[tupl
         ConfigError: the address or the port cannot be listened on.
         LedgerError: the ledger is there and cannot be opened; of none, the pages say so until there is one.
     """
-    if os.path.exists(ledger_path(options.ledger)):  # noqa: ASYNC240, PTH110 - one stat before anything else goes on
+    with contextlib.suppress(NoLedger):
         async with open_ledger(options.ledger):
             pass
     listening = _listen(options.host, options.port)

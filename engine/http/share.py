@@ -291,7 +291,7 @@ class Share:
         """Share the outage of a lane from now on."""
         self._lanes[lane], self._known[lane] = outage, None
         if lane in self._outages:
-            self._obey(lane, outage, self._ends_at - GRANT_SECONDS)
+            self._obey(lane, outage, self._ends_at - GRANT_SECONDS, still_mine=False)
 
     def may_try(self, lane: str) -> bool:
         """Return whether this worker may call in a lane: it is open, or this worker probes it."""
@@ -316,12 +316,12 @@ class Share:
             self._opened.discard(lane)
         self.ask()
 
-    def _obey(self, lane: str, outage: Outage, now: float) -> None:
-        """Have a lane closed or open as all workers have it."""
+    def _obey(self, lane: str, outage: Outage, now: float, *, still_mine: bool) -> None:
+        """Have a lane closed or open as all workers have it; `still_mine`: this worker had the turn to probe before."""
         told = self._outages.get(lane)
         if told is None and outage.probing:
             outage.answered()
-        elif told is not None and not (outage.probing and told.mine):
+        elif told is not None and not (outage.probing and told.mine and still_mine):
             outage.probing, outage.probe_at = True, now + told.in_seconds
         self._known[lane] = outage.probe_at if outage.probing else None
 
@@ -349,6 +349,7 @@ class Share:
         self.window.grant(report.window, grant, granted_at)
         self._satisfied = _gives_all(grant, report)
         self._waiting.clear()
+        mine = {lane for lane, told in self._outages.items() if told.mine}
         self._outages = grant.outages
         for lane, seconds in report.outages.items():
             if max(0.0, self._probes.get(lane, -math.inf) - asked) == seconds:  # else it has failed anew meanwhile
@@ -356,7 +357,7 @@ class Share:
         self._opened -= report.opened
         for lane, outage in self._lanes.items():
             if lane not in self._probes and lane not in self._opened:
-                self._obey(lane, outage, granted_at)
+                self._obey(lane, outage, granted_at, still_mine=lane in mine)
         if self.on_grant is not None:
             self.on_grant()
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 from engine.model.errors import ConfigError
 
 if TYPE_CHECKING:
-    from engine.ledger.connection import Connection
+    from engine.ledger.connection import Connection, WritingConnection
 
 SCHEMES = ("postgresql://", "postgres://")
 
@@ -45,7 +45,7 @@ def address_of(named: Path | str | PostgresAddress) -> LedgerAddress:
         return Path(named)
     try:
         parts = urlsplit(str(named))
-        password = parts.password is not None or any(key == "password" for key, _ in parse_qsl(parts.query))
+        password = parts.password is not None or any(key.endswith("password") for key, _ in parse_qsl(parts.query))
     except ValueError:
         raise ConfigError("ledger: this is no URL that can be read: postgresql://user@host/database") from None
     if password:
@@ -56,16 +56,51 @@ def address_of(named: Path | str | PostgresAddress) -> LedgerAddress:
     return PostgresAddress(str(named))
 
 
+def require_postgres() -> None:
+    """Check that what a ledger in PostgreSQL takes is installed: it is an extra.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        import psycopg  # noqa: F401, PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError(
+            f"ledger: a ledger in PostgreSQL takes psycopg ({error}); pip install 'bulksubmit[postgres]'"
+        ) from error
+
+
 def open_reader(address: LedgerAddress) -> Connection:
     """Open a ledger that is there, to read beside whoever writes.
 
     Raises:
         LedgerError: it cannot be read.
+        ConfigError: what it takes is not installed.
     """
     if isinstance(address, PostgresAddress):
+        require_postgres()
         from engine.ledger.postgres_connection import open_reader as open_postgres  # noqa: PLC0415 - an extra
 
         return open_postgres(address)
     from engine.ledger import database  # noqa: PLC0415 - one of the two is needed
 
     return database.open_reader(address)
+
+
+def open_writer(address: LedgerAddress) -> WritingConnection:
+    """Open a ledger to write to it alone; it is made where there is none.
+
+    Raises:
+        LedgerError: it cannot be used, or was written by a newer bulksubmit.
+        ConfigError: what it takes is not installed.
+    """
+    if isinstance(address, PostgresAddress):
+        require_postgres()
+        from engine.ledger.postgres_connection import open_writer as open_postgres  # noqa: PLC0415 - an extra
+
+        return open_postgres(address)
+    from engine.ledger import database  # noqa: PLC0415 - one of the two is needed
+
+    _, writer, reader = database.open_connections(address, busy_seconds=0, vfs=None)
+    reader.close()
+    return writer

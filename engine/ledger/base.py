@@ -79,6 +79,13 @@ class Ledger(Protocol):
     def is_locked(self, name: str) -> bool:
         """Return whether a process holds the job."""
 
+    def check_lock(self, name: str) -> None:
+        """Refuse to go on with a job that this process has locked, if the lock was lost with the connection.
+
+        Raises:
+            LeaseLost: another process has locked it meanwhile, as far as is known here.
+        """
+
     async def freeze(  # noqa: PLR0913 - all of one step of reading
         self,
         job: str,
@@ -108,6 +115,9 @@ class Ledger(Protocol):
 
         `parked`: and what was parked. For who holds the job's lock.
         """
+
+    async def withhold_shards(self, job: str) -> None:
+        """Let nobody take the shards that nobody has before the next run of the job: a limit was met."""
 
     async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
         """Take the leases of shards that nobody has, or that other workers have lost.

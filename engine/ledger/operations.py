@@ -30,7 +30,7 @@ from engine.model.errors import JobError, LeaseLost, LedgerError, OtherJobs
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import LaterFate
 from engine.model.record import KeptAs, Keyed, Reject, Skipped, Taken
-from engine.model.shard import MOST_LOSSES, Shard, ShardState, cut_into_shards
+from engine.model.shard import MOST_LOST_WORKERS, Shard, ShardState, cut_into_shards
 from engine.model.submission import State
 
 NO_TOKEN = -1
@@ -67,6 +67,7 @@ def create_job(
 
     `seen`: only if there is no job but these.
     """
+    connection.fetch("hold_jobs")
     if seen is not None and connection.fetch("unseen", {"seen": orjson.dumps([*seen]).decode()}):
         raise OtherJobs
     row = asdict(job) | {"created_at": job.created_at or now}
@@ -227,7 +228,7 @@ def check_leases(connection: Connection, jobs: Mapping[str, int], steps: Sequenc
 
 def take_shards(connection: Connection, name: str, taken: list[Shard], bindings: Mapping[str, Any]) -> Sequence[Change]:
     """Give a worker the leases of shards that nobody has; `taken` gets them."""
-    row = {"job": job_id(connection, name), "most_losses": MOST_LOSSES, **bindings}
+    row = {"job": job_id(connection, name), "most_losses": MOST_LOST_WORKERS, **bindings}
     connection.change("park_shards", [row])
     taken[:] = sorted(
         (
@@ -240,14 +241,17 @@ def take_shards(connection: Connection, name: str, taken: list[Shard], bindings:
 
 
 def renew_shards(
-    connection: Connection, name: str, kept: dict[str, Any], bindings: Mapping[str, Any]
+    connection: Connection, name: str, kept: dict[str, Any], bindings: Mapping[str, Any], clock: Callable[[], float]
 ) -> Sequence[Change]:
     """Let the leases of a worker last longer, and end those whose shards are done; `kept` gets what came of it.
 
-    `kept`: "renewed" and "done", the first sequences of the shards whose leases last on, and of those that ended.
+    `kept`: "renewed" and "done", the first sequences of the shards whose leases last on, and of those that ended; and
+    "asked_at", what the `clock` said before. That is later than the wish for it where the store was away meanwhile.
     """
+    kept["asked_at"] = clock()
     row = {"job": job_id(connection, name), **bindings}
     connection.change("see_worker", [row])
+    connection.change("forget_silent_workers", [row])
     kept["renewed"] = {first for (first,) in connection.fetch("renew_shards", row)}
     kept["done"] = [first for (first,) in connection.fetch("end_shards", row)]
     connection.change("settle_shards", [row])

@@ -2,21 +2,26 @@
 """The `Ledger` in a database of PostgreSQL that any number of machines share.
 
 `commands/` opens it by its address. Locks are advisory locks of a session of their own: they end with the process, and
-with the database. Whoever takes one gets a token that is one more than that of the holder before; freezing asks for it,
-so an earlier holder that has missed the end of its lock freezes nothing more.
+with the database. A session that is lost is opened anew, and takes its locks again; one of a process that stands still
+is ended by the database after `_SILENT_SECONDS`. Whoever takes a lock gets a token that is one more than that of the
+holder before; freezing asks for it, so an earlier holder that has missed the end of its lock freezes nothing more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Self
 
 import psycopg
+from psycopg import errors
 
 from engine.clock import Clock
 from engine.ledger.address import PostgresAddress
@@ -31,10 +36,14 @@ from engine.ledger.postgres_connection import (
 )
 from engine.ledger.sql import SqlLedger
 from engine.ledger.writer import Hooks, Writer
-from engine.model.errors import JobLocked, LedgerError
+from engine.model.errors import JobLocked, LeaseLost, LedgerError
 from engine.model.job import check_job_name
 
 _NO_HOOKS = Hooks()
+_SIGN_SECONDS = 2.0
+"""Between two signs of life of the session that holds locks; so late is it noticed that they were lost."""
+_SILENT_SECONDS = 30
+"""After which the database ends that session: its process stands still, or its machine is gone."""
 _KEY = "SELECT HASHTEXTEXTENDED(CURRENT_DATABASE() || ' ' || CURRENT_SCHEMA() || ' ' || %s, 0)"
 """Two names of one key would only keep their holders apart for no reason."""
 
@@ -56,21 +65,34 @@ class PostgresLedger(SqlLedger):
         """The session whose locks are ours, once there is any."""
         self._tokens: dict[str, int] = {}
         """Of the locks that we hold."""
+        self._lost: set[str] = set()
+        """Those of them that another process has taken meanwhile."""
+        self._opening = Lock()
+        """Of that session."""
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, address: PostgresAddress, clock: Clock, *, hooks: Hooks = _NO_HOOKS) -> AsyncIterator[Self]:
-        """Open the ledger until the block ends; its tables are made where there are none.
+    async def open(
+        cls, address: PostgresAddress, clock: Clock, *, hooks: Hooks = _NO_HOOKS, create: bool = True
+    ) -> AsyncIterator[Self]:
+        """Open the ledger until the block ends; `create`: its tables are made where there are none.
 
         Raises:
             LedgerError: it cannot be used, or was written by a newer bulksubmit.
+            NoLedger: the database has none, and none shall be made.
         """
-        writing = await asyncio.to_thread(open_writer, address)
-        reading = await asyncio.to_thread(open_reader, address)
+        writing = await asyncio.to_thread(partial(open_writer, address, create=create))
+        try:
+            reading = await asyncio.to_thread(open_reader, address)
+        except BaseException:
+            writing.close()
+            raise
         ledger = cls(address, clock, writing, reading, hooks)
+        signs = asyncio.create_task(ledger._show_signs())
         try:
             yield ledger
         finally:
+            signs.cancel()
             await ledger.close()
 
     @property
@@ -98,46 +120,79 @@ class PostgresLedger(SqlLedger):
             yield
         finally:
             self._tokens.pop(name, None)
+            self._lost.discard(name)
             with suppress(psycopg.Error):  # a session that is gone has freed it
-                self._session().execute("SELECT pg_advisory_unlock(%s)", [self._key(name)])
+                self._asked("SELECT pg_advisory_unlock(%s)", [self._key(name)])
 
     def _take(self, name: str, what: str) -> int:
-        session, key = self._session(), self._key(name)
         if name in self._tokens:  # the session would let us have it twice
             raise JobLocked(f"this process is working on {what} already")
-        ((taken,),) = session.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchall()
-        if not taken:
-            rows = session.execute(STATEMENTS["lock_holder"], {"name": name}).fetchall()
+        if not self._acquire(name):
+            rows = self._asked(STATEMENTS["lock_holder"], {"name": name})
             holder = rows[0][0] if rows else "unknown"
-            raise JobLocked(f"process {holder} is working on {what}. Wait until it ends, or stop it first.")
+            helps = f" `bulksubmit work {job}` helps it." if (job := name.removeprefix("job:")) != name else ""
+            raise JobLocked(f"process {holder} is working on {what}. Wait until it ends, or stop it first.{helps}")
         holder = f"{os.getpid()} on {socket.gethostname()}"
-        ((token,),) = session.execute(STATEMENTS["take_lock"], {"name": name, "holder": holder}).fetchall()
+        ((token,),) = self._asked(STATEMENTS["take_lock"], {"name": name, "holder": holder})
         return int(str(token))
 
-    def _session(self) -> psycopg.Connection[tuple[object, ...]]:
-        """Return the session that holds our locks; if it was lost, another one that takes them again.
+    def _acquire(self, name: str) -> bool:
+        ((taken,),) = self._asked("SELECT pg_try_advisory_lock(%s)", [self._key(name)])
+        return bool(taken)
 
-        Raises:
-            JobLocked: another process has taken one of them meanwhile.
-        """
-        if self._locking is None or self._locking.closed or self._locking.broken:
-            self._locking = session(self._address)
-        return self._locking
+    def _asked(self, sql: str, bindings: Sequence[object] | Mapping[str, object]) -> Sequence[tuple[object, ...]]:
+        """Ask in the session that holds our locks; once more, if only that shows that it was lost."""
+        session = self._session()
+        try:
+            return session.execute(sql, bindings).fetchall()
+        except psycopg.OperationalError:
+            if not session.closed:
+                raise
+        return self._session().execute(sql, bindings).fetchall()
+
+    def _session(self) -> psycopg.Connection[tuple[object, ...]]:
+        """Return the session that holds our locks; if it was lost, another one that has taken them again."""
+        with self._opening:
+            if self._locking is None or self._locking.closed or self._locking.broken:
+                opened = session(self._address)
+                with suppress(errors.UndefinedObject):  # before PostgreSQL 14
+                    opened.execute(f"SET idle_session_timeout = '{_SILENT_SECONDS}s'")
+                for name, token in self._tokens.items():
+                    if not _taken_again(opened, name, token):
+                        self._lost.add(name)
+                self._locking = opened
+            return self._locking
+
+    async def _show_signs(self) -> None:
+        """Keep the session of the locks alive; open it anew where it was lost."""
+        while True:
+            await asyncio.sleep(_SIGN_SECONDS)
+            if self._locking is not None:
+                with suppress(psycopg.Error):  # away: the next time
+                    await asyncio.to_thread(self._show_sign)
+
+    def _show_sign(self) -> None:
+        self._asked("SELECT 1", [])
+
+    def check_lock(self, name: str) -> None:
+        if f"job:{name}" in self._lost:
+            raise LeaseLost(f"another process has taken over job {name!r} since the database was lost, and goes on")
 
     def _key(self, name: str) -> int:
-        ((key,),) = self._session().execute(_KEY, [name]).fetchall()
+        ((key,),) = self._asked(_KEY, [name])
         return int(str(key))
 
     def is_locked(self, name: str) -> bool:
         with mapped(self._address):
             key = self._key(f"job:{check_job_name(name)}")
-            found = self._session().execute(
-                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 "
-                "AND database = (SELECT oid FROM pg_database WHERE datname = CURRENT_DATABASE()) "
-                "AND (CAST(classid AS BIGINT) << 32) + CAST(objid AS BIGINT) = %s",
-                [key],
+            return bool(
+                self._asked(
+                    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 "
+                    "AND database = (SELECT oid FROM pg_database WHERE datname = CURRENT_DATABASE()) "
+                    "AND (CAST(classid AS BIGINT) << 32) + CAST(objid AS BIGINT) = %s",
+                    [key],
+                )
             )
-            return bool(found.fetchall())
 
     def _locks_held(self) -> Mapping[str, int]:
         return dict(self._tokens)
@@ -148,10 +203,22 @@ class PostgresLedger(SqlLedger):
     async def back_up(self, to: Path) -> None:
         raise LedgerError(
             f"ledger {self._address}: a database has backups of its own (pg_dump, or its archive); "
-            f"`bulksubmit ledger copy` makes a file of it, such as {to}"
+            f"`bulksubmit ledger copy {shlex.quote(str(self._address))} {shlex.quote(str(to))}` makes a file of it "
+            "while no process works on it"
         )
 
     async def close(self) -> None:
         await super().close()
         if self._locking is not None:
             self._locking.close()
+
+
+def _key_of(session: psycopg.Connection[tuple[object, ...]], name: str) -> int:
+    ((key,),) = session.execute(_KEY, [name]).fetchall()
+    return int(str(key))
+
+
+def _taken_again(session: psycopg.Connection[tuple[object, ...]], name: str, token: int) -> bool:
+    """Take a lock that was lost; return whether nobody has had it since."""
+    ((taken,),) = session.execute("SELECT pg_try_advisory_lock(%s)", [_key_of(session, name)]).fetchall()
+    return bool(taken) and session.execute(STATEMENTS["lock_tokens"], {"names": [name]}).fetchall() == [(name, token)]

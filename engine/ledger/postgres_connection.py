@@ -4,27 +4,35 @@ Called by postgres.py, and by whoever reads a ledger by its address. The databas
 commit that was answered is on disk, so `synchronous_commit = off` is refused.
 
 A connection that is lost is opened anew. What was read is read again. A transaction whose COMMIT was not answered may
-stand or not; the database tells by the number of the transaction (pg_xact_status), and only if it does not stand is it
-done again. https://www.postgresql.org/docs/current/functions-info.html
+stand or not; only if it does not stand is it done again. The database tells by its number whether it goes on still
+(pg_xact_status), but not whether it stands: after a crash a number that was lost with it is given anew, to whoever
+comes first. So each transaction notes its number in the table `writers`, in the row of its connection.
+https://www.postgresql.org/docs/current/functions-info.html
 """
 
 from __future__ import annotations
 
 import re
+import secrets
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from itertools import count
 from typing import Any, TypeVar
 
 import psycopg
+from msgspec import Struct
 from psycopg import errors
+from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.pq import TransactionStatus
+from psycopg.types.string import StrDumperUnknown as StrDumper
+from psycopg.types.string import TextLoader
 
 from engine.ledger.address import PostgresAddress
 from engine.ledger.connection import Bindings
 from engine.ledger.statements import QUERIES, read_queries, read_steps, sql_file
-from engine.model.errors import BulkSubmitError, LedgerError
+from engine.model.errors import BulkSubmitError, LedgerAway, LedgerError, NoLedger
 
 T = TypeVar("T")
 
@@ -50,23 +58,37 @@ _SETTINGS = {
 _MIGRATING = 0x62756C6B
 """"bulk": the advisory lock of whoever brings a database to the schema of this version."""
 
-_BEGIN = "BEGIN; SELECT CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT), pg_backend_pid()"
-_STANDS = "SELECT pg_xact_status(CAST(CAST(%(number)s AS TEXT) AS xid8))"
+_BEGIN = """
+BEGIN;
+INSERT INTO writers (name, number, at)
+VALUES ('{name}', CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT), CLOCK_TIMESTAMP())
+ON CONFLICT (name) DO UPDATE SET number = excluded.number, at = excluded.at
+RETURNING number, pg_backend_pid()
+"""
+_IS_NOTED = "SELECT 1 FROM writers WHERE name = %(name)s AND number = %(number)s"
+_FORGET = "DELETE FROM writers WHERE name = %(name)s OR at < CLOCK_TIMESTAMP() - INTERVAL '1 day'"
+_STATUS = "SELECT pg_xact_status(CAST(CAST(%(number)s AS TEXT) AS xid8))"
 _END_OLD = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %(process)s "
     "AND backend_xid = CAST(CAST(CAST(%(number)s AS BIGINT) %% 4294967296 AS TEXT) AS xid)"
 )
 _RESUME = "then `bulksubmit resume` goes on where the job stopped"
+_AWAY = f"the database cannot be reached; see that it runs, {_RESUME}"
+_REFUSED = {
+    "password": "the password is wrong or missing: PGPASSWORD gives it, or the file that PGPASSFILE names",
+    "read-only": "the database is read-only, as a standby is; name the one that is written to",
+    "does not exist": "there is no such database, or no such user; check the URL, or make it",
+}
+"""What libpq says of a connection that is refused, which has no code → what to do."""
 _WORDS: Mapping[type[Exception], str] = {
     errors.DiskFull: f"the disk of the database is full; make room, {_RESUME}",
-    errors.ReadOnlySqlTransaction: "the database is read-only, as a standby is; name the one that is written to",
+    errors.ReadOnlySqlTransaction: _REFUSED["read-only"],
     errors.InsufficientPrivilege: "this user may not do that; docs/many-machines.md has the rights that are needed",
-    errors.InvalidPassword: "the password is wrong or missing: PGPASSWORD gives it, or the file that PGPASSFILE names",
     errors.UndefinedTable: "there is no ledger in this database; `bulksubmit submit` makes one",
-    errors.DataError: "a text holds a character that PostgreSQL does not keep",
+    errors.DataError: "a value is none that PostgreSQL keeps; this is a defect worth reporting",
     errors.IntegrityError: "it already holds something else in this place; this is a defect worth reporting",
     UnicodeEncodeError: "a text is not valid Unicode and cannot be kept",
-    psycopg.OperationalError: f"the database cannot be reached; see that it runs, {_RESUME}",
+    psycopg.OperationalError: _AWAY,
     psycopg.Error: "the database refuses it",
     TypeError: "a value cannot be kept; this is a defect worth reporting",
 }
@@ -120,6 +142,7 @@ STATEMENTS: Mapping[str, str] = {name: _bound(sql) for name, sql in _ALL.items()
 _ORDERS: Mapping[str, Sequence[str]] = {name: _names_in(QUERIES.get(name, sql)) for name, sql in _ALL.items()}
 """Of the names in each statement, as SQLite counts them."""
 STEPS = read_steps(sql_file("schema_postgres.sql"))
+TABLES: Sequence[str] = re.findall(r"^CREATE TABLE (\w+)", "".join(STEPS), re.MULTILINE)
 
 
 class _Flag(Dumper):
@@ -131,11 +154,36 @@ class _Flag(Dumper):
         return b"1" if obj else b"0"
 
 
+_MARK = "\ue000"
+"""Begins what stands for a character that PostgreSQL does not keep, and for itself."""
+
+
+class _TextDumper(StrDumper):
+    """Texts may hold NUL: a field of a row, or what a service says."""
+
+    def dump(self, obj: str) -> Buffer | None:
+        if "\0" in obj or _MARK in obj:
+            obj = obj.replace(_MARK, f"{_MARK}1").replace("\0", f"{_MARK}0")
+        return super().dump(obj)
+
+
+class _TextAsWritten(TextLoader):
+    """Gives a text back as it was."""
+
+    def load(self, data: Buffer) -> bytes | str:
+        text = super().load(data)
+        if isinstance(text, str) and _MARK in text:
+            return text.replace(f"{_MARK}0", "\0").replace(f"{_MARK}1", _MARK)
+        return text
+
+
 def session(address: PostgresAddress) -> psycopg.Connection[tuple[Any, ...]]:
     """Open a session in which each statement is a transaction. Raises: psycopg.Error."""
     settings: dict[str, Any] = {**_SETTINGS, **psycopg.conninfo.conninfo_to_dict(address.url)}
     raw = psycopg.connect(**settings, autocommit=True)
     raw.adapters.register_dumper(bool, _Flag)
+    raw.adapters.register_dumper(str, _TextDumper)
+    raw.adapters.register_loader("text", _TextAsWritten)
     return raw
 
 
@@ -146,6 +194,11 @@ class PostgresConnection:
         """Connect. Raises: psycopg.Error."""
         self.address = address
         self.raw = session(address)
+        self._numbers = count(1)
+        self._streams = 0
+        """That are open."""
+        self._begun = False
+        """The transaction is theirs."""
 
     @property
     def is_lost(self) -> bool:
@@ -183,10 +236,29 @@ class PostgresConnection:
                 raise told(self.address, error) from error
 
     def stream(self, query: str, bindings: Bindings = ()) -> Generator[tuple[Any, ...], None, None]:
-        """Yield its rows one by one."""
-        with mapped(self.address), self.raw.transaction(), self.raw.cursor(query) as cursor:
+        """Yield its rows one by one. Raises: LedgerAway: it was lost meanwhile; another call opens it anew."""
+        with mapped(self.address):
+            if self.is_lost:
+                self.reconnect(time.monotonic() + RECONNECT_SECONDS)
+        with mapped(self.address), self._in_transaction(), self.raw.cursor(f"{query}_{next(self._numbers)}") as cursor:
             cursor.execute(STATEMENTS[query], _by_name(query, bindings))
             yield from cursor
+
+    @contextmanager
+    def _in_transaction(self) -> Iterator[None]:
+        """Stay in a transaction, without which there is no cursor: in one for all that are open, in whatever order."""
+        if not self._streams and self.raw.info.transaction_status is TransactionStatus.IDLE:
+            self.raw.execute("BEGIN")
+            self._begun = True
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+            if not self._streams and self._begun:
+                self._begun = False
+                with suppress(psycopg.Error):  # lost by now
+                    self.raw.execute("ROLLBACK")
 
     def change(self, query: str, rows: Sequence[Bindings]) -> int:  # noqa: ARG002 - as the port has it
         """Refuse: it only reads."""
@@ -208,6 +280,9 @@ class PostgresWriter(PostgresConnection):
     def __init__(self, address: PostgresAddress) -> None:
         """Connect. Raises: psycopg.Error."""
         super().__init__(address)
+        self._name = secrets.token_hex(8)
+        """Of its row in `writers`."""
+        self._has_row = False
         self._marks = False
         """Each part of the transaction begins with a savepoint: costs two calls, and is seldom needed."""
 
@@ -240,19 +315,23 @@ class PostgresWriter(PostgresConnection):
     def _is_done(self, work: Callable[[], None], until: float) -> bool:
         """Try a transaction; return whether it stands."""
         number = process = 0
+        if self.is_lost:
+            self.reconnect(until)
         try:
-            if self.is_lost:
-                self.reconnect(until)
             number, process = self._begin()
             work()
-            self.raw.execute("COMMIT")
+            self.raw.execute("COMMIT", prepare=False)  # one message: psycopg would prepare what it has seen often
         except _Redo:
             self._marks = True
             self._roll_back()
             return False
         except psycopg.Error as error:
             if self.is_lost:
-                return number > 0 and self._stands(number, process, until)
+                if number and self._stands(number, process, until):
+                    return True
+                if time.monotonic() >= until:
+                    raise
+                return False
             self._roll_back()
             if not isinstance(error, errors.DeadlockDetected | errors.SerializationFailure):
                 raise
@@ -268,7 +347,8 @@ class PostgresWriter(PostgresConnection):
 
     def _begin(self) -> tuple[int, int]:
         """Begin a transaction; return its number and that of the database's process: COMMIT may not be answered."""
-        cursor = self.raw.execute(_BEGIN)
+        cursor = self.raw.execute(_BEGIN.format(name=self._name))
+        self._has_row = True
         cursor.nextset()
         ((number, process),) = cursor.fetchall()
         return int(number), int(process)
@@ -283,14 +363,22 @@ class PostgresWriter(PostgresConnection):
                 self.reconnect(until)
                 self.raw.execute(_END_OLD, {"process": process, "number": number})
                 try:
-                    ((status,),) = self.raw.execute(_STANDS, {"number": number}).fetchall()
+                    ((status,),) = self.raw.execute(_STATUS, {"number": number}).fetchall()
                 except errors.InvalidParameterValue:  # in the future: a standby took over to which it never came
                     return False
                 if status != "in progress":
-                    return bool(status == "committed")
+                    noted = self.raw.execute(_IS_NOTED, {"name": self._name, "number": number}).fetchall()
+                    return bool(status == "committed" and noted)
             if time.monotonic() >= until:
                 raise LedgerError(f"ledger {self.address}: nobody can say yet whether the last step stands")
             time.sleep(_BETWEEN_TRIES_SECONDS)
+
+    def close(self) -> None:
+        """Let go of the database, and take the row away, with those of processes that could not."""
+        if self._has_row and not self.is_lost:
+            with suppress(psycopg.Error):
+                self.raw.execute(_FORGET, {"name": self._name})
+        super().close()
 
     def attempt(self, work: Callable[[], T]) -> T:
         """Do a part of a transaction."""
@@ -346,7 +434,10 @@ def told(address: PostgresAddress, error: Exception) -> BulkSubmitError:
         return error
     words = next((words for kind, words in _WORDS.items() if isinstance(error, kind)), "it cannot be used")
     said = " ".join(str(error).split())
-    mapped_error = LedgerError(f"ledger {address}: {words} ({type(error).__name__}: {said})")
+    kind = LedgerAway if words == _AWAY else LedgerError
+    if type(error) is psycopg.OperationalError and (refused := [why for sign, why in _REFUSED.items() if sign in said]):
+        words, kind = refused[0], LedgerError
+    mapped_error = kind(f"ledger {address}: {words} ({type(error).__name__}: {said})")
     mapped_error.__cause__ = error
     return mapped_error
 
@@ -357,49 +448,52 @@ def open_reader(address: PostgresAddress) -> PostgresConnection:
         return PostgresConnection(address)
 
 
-def open_writer(address: PostgresAddress, steps: Sequence[str] = STEPS) -> PostgresWriter:
-    """Open a ledger, brought to the schema after the last of `steps`; made, where the database has none.
+def open_writer(address: PostgresAddress, steps: Sequence[str] = STEPS, *, create: bool = True) -> PostgresWriter:
+    """Open a ledger, brought to the schema after the last of `steps`; `create`: made, where the database has none.
 
     Raises:
         LedgerError: it cannot be used, promises too little, or was written by a newer bulksubmit.
+        NoLedger: the database has none, and none shall be made.
     """
     with mapped(address):
         writer = PostgresWriter(address)
         try:
             _check_promises(writer)
-            _upgrade(writer, steps)
+            _upgrade(writer, steps, create=create)
         except BaseException:
             writer.close()
             raise
     return writer
 
 
-def _check_promises(writer: PostgresWriter) -> None:
-    ((setting,),) = writer.raw.execute("SHOW synchronous_commit").fetchall()
+def _check_promises(connection: PostgresConnection) -> None:
+    ((setting,),) = connection.raw.execute("SHOW synchronous_commit").fetchall()
     if setting == "off":
         raise LedgerError(
-            f"ledger {writer.address}: synchronous_commit is off, so a step that was answered could be lost with the "
-            "power, and its records be created twice. Set it to on for this user or this database"
+            f"ledger {connection.address}: synchronous_commit is off, so a step that was answered could be lost "
+            "with the power, and its records be created twice. Set it to on for this user or this database"
         )
+
+
+def _has_ledger(connection: PostgresConnection) -> bool:
+    ((there,),) = connection.raw.execute("SELECT TO_REGCLASS('ledger_version') IS NOT NULL").fetchall()
+    return bool(there)
 
 
 def version_of(connection: PostgresConnection) -> int:
     """Return the version of the schema; 0: the database has no ledger."""
-    ((there,),) = connection.raw.execute("SELECT TO_REGCLASS('ledger_version') IS NOT NULL").fetchall()
-    if not there:
+    if not _has_ledger(connection):
         return 0
     ((version,),) = connection.raw.execute("SELECT MAX(version) FROM ledger_version").fetchall()
     return int(version)
 
 
-def _upgrade(writer: PostgresWriter, steps: Sequence[str]) -> None:
+def _upgrade(writer: PostgresWriter, steps: Sequence[str], *, create: bool) -> None:
     """Take the steps that are missing, all or none. Who may not change tables can work with those that are there."""
     version = version_of(writer)
-    if version > len(steps):
-        raise LedgerError(
-            f"ledger {writer.address} was written by a newer bulksubmit: its schema is version {version}, this one "
-            f"knows up to {len(steps)}. Update bulksubmit"
-        )
+    if not version and not create:
+        raise NoLedger(f"there is no ledger in {writer.address}: check --ledger, or submit a first job")
+    _check_version(writer, version, len(steps))
     if version == len(steps):
         return
     with writer.raw.transaction():
@@ -408,3 +502,44 @@ def _upgrade(writer: PostgresWriter, steps: Sequence[str]) -> None:
             writer.raw.execute(step)
         writer.raw.execute("DELETE FROM ledger_version")
         writer.raw.execute("INSERT INTO ledger_version VALUES (%s)", [len(steps)])
+
+
+def _check_version(connection: PostgresConnection, version: int, newest: int) -> None:
+    if version > newest:
+        raise LedgerError(
+            f"ledger {connection.address} was written by a newer bulksubmit: its schema is version {version}, this one "
+            f"knows up to {newest}. Update bulksubmit"
+        )
+
+
+class Examined(Struct, frozen=True):
+    """What a database says of the ledger in it, to a user."""
+
+    server: str
+    """Version of PostgreSQL."""
+    user: str
+    version: int
+    """Of the schema; 0: there is no ledger yet, or the user may not see it."""
+    lacking: Sequence[str]
+    """Rights that the user lacks, such as `INSERT on jobs`; where there are no tables, the right to make them."""
+    ahead_seconds: float
+    """By which the clock of the database is ahead of ours."""
+
+
+def examine(address: PostgresAddress) -> Examined:
+    """Look at a ledger in a database; nothing is changed.
+
+    Raises:
+        LedgerError: it cannot be reached, promises too little, or was written by a newer bulksubmit; says what to do.
+    """
+    with mapped(address), closing(PostgresConnection(address)) as connection:
+        _check_promises(connection)
+        is_there = _has_ledger(connection)
+        lacking = [right for (right,) in connection.fetch("lacking_rights", {"tables": TABLES if is_there else []})]
+        version = version_of(connection) if f"SELECT on {TABLES[0]}" not in lacking else 0
+        _check_version(connection, version, len(STEPS))
+        before = time.time()
+        ((now,),) = connection.fetch("store_now", {"store_now": before})
+        ahead = float(now) - (before + time.time()) / 2
+        info = connection.raw.info
+        return Examined(str(info.parameter_status("server_version")), info.user, version, lacking, ahead)

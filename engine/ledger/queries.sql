@@ -51,6 +51,10 @@ RETURNING id;
 INSERT INTO sources (job, number, path, format, size, mtime_ns, base, inode, ctime_ns, name, version, row_groups)
 VALUES (:job, :number, :path, :format, :size, :mtime_ns, :base, :inode, :ctime_ns, :name, :version, :row_groups);
 
+-- name: hold_jobs
+-- Let nobody else make a job before this transaction ends; in SQLite, one that writes is alone anyway.
+SELECT 1;
+
 -- name: unseen
 -- Name a job that is not among some: one that was made after somebody has looked.
 SELECT name FROM jobs WHERE name NOT IN (SELECT value FROM json_each(:seen)) LIMIT 1;
@@ -739,6 +743,10 @@ WHERE
 UPDATE shards SET holder = '', expires_at = 0, state = CASE WHEN :left <> 0 THEN 'left' ELSE 'open' END
 WHERE job = :job AND holder = :worker;
 
+-- name: withhold_shards
+-- Let nobody take the shards that nobody has, before the next run of the job.
+UPDATE shards SET state = 'left' WHERE job = :job AND state IN ('open', 'settling') AND holder = '';
+
 -- name: reopen_shards
 -- Let workers take what earlier ones have left, and what was parked if a person says so.
 UPDATE shards SET state = 'open', losses = 0, lost = ''
@@ -767,6 +775,13 @@ ON CONFLICT (job, name) DO UPDATE SET seen_at = excluded.seen_at;
 -- Remember a worker no longer.
 DELETE FROM workers WHERE job = :job AND name = :worker;
 
+-- name: forget_silent_workers
+-- Remember the workers no longer of which nothing was heard for as long as a lease lasts, and that have no shard.
+DELETE FROM workers
+WHERE
+  job = :job AND seen_at < :store_now - :seconds
+  AND NOT EXISTS (SELECT 1 FROM shards WHERE shards.job = workers.job AND shards.holder = workers.name);
+
 -- name: workers
 -- Read the workers of a job, oldest first.
 SELECT name, begun_at, seen_at FROM workers WHERE job = :job ORDER BY begun_at, name;
@@ -786,3 +801,15 @@ SELECT state FROM budgets WHERE name = :name;
 -- name: set_budget
 -- Change a budget.
 UPDATE budgets SET state = :state WHERE name = :name;
+
+-- name: read_table
+-- Read all of a table, to copy it; there is one such query for each table.
+SELECT {columns} FROM {table};
+
+-- name: put_row
+-- Add a row of a ledger that is copied to one of the tables; there is one such query for each table.
+INSERT INTO {table} ({columns}) VALUES ({values});
+
+-- name: number_next_job
+-- Have the next job get a number after all others: SQLite does so by itself.
+SELECT MAX(id) FROM jobs;

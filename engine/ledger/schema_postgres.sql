@@ -1,5 +1,5 @@
 -- The tables of a ledger in PostgreSQL, as steps from one version to the next; ledger_version holds the version.
--- They are those of schema.sql, with columns that were added later in their places, and one more: locks.
+-- They are those of schema.sql, with columns that were added later in their places, and two more: locks and writers.
 -- A step that has been released is never edited: a change is a new step at the end.
 
 -- version 1: the tables of version 11 of a SQLite ledger
@@ -13,6 +13,13 @@ CREATE TABLE locks (
   name TEXT PRIMARY KEY, -- such as job:images-1
   token BIGINT NOT NULL, -- one more with each holder: an earlier one freezes nothing more
   holder TEXT NOT NULL   -- host and process, for people
+);
+
+CREATE TABLE writers (
+  -- The last transaction of each connection that writes: it tells whether a COMMIT stands that was not answered.
+  name TEXT PRIMARY KEY,  -- of the connection
+  number BIGINT NOT NULL, -- of the transaction
+  at TIMESTAMPTZ NOT NULL -- when
 );
 
 CREATE TABLE jobs (

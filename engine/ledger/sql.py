@@ -47,7 +47,7 @@ from engine.ledger.operations import (
 )
 from engine.ledger.writer import Writer
 from engine.model.batch import ROOTS, Batch, batch_name
-from engine.model.errors import BulkSubmitError, DamagedRow, JobError, LeaseLost
+from engine.model.errors import BulkSubmitError, DamagedRow, JobError, LeaseLost, LedgerAway
 from engine.model.job import Job, JobState
 from engine.model.outcome import Holding, Kept, LaterFate, Settlement, Tally
 from engine.model.record import Keyed, Reject, Skipped, Taken, Why
@@ -161,10 +161,16 @@ class SqlLedger(Ledger):
         step = rows.BatchStep("split", job, submission, expected, self._clock.now(), halves=halves, lease=lease)
         await self._writer.write(partial(split_batch, step=step))
 
+    def check_lock(self, name: str) -> None:
+        """Do nothing: the lock of a file is lost with the process only."""
+
     # Shards
 
     async def open_shards(self, job: str, *, parked: bool = False) -> None:
         await self._writer.write(partial(open_shards, name=job, parked=parked))
+
+    async def withhold_shards(self, job: str) -> None:
+        await self._update("withhold_shards", job)
 
     async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
         taken: list[Shard] = []
@@ -182,13 +188,14 @@ class SqlLedger(Ledger):
     async def renew_shards(self, job: str, terms: LeaseTerms) -> None:
         kept: dict[str, Any] = {}
         leases = self._leases.setdefault(job, _Leases(terms))
-        asked_at, ours = self._clock.monotonic(), set(leases.shards)
+        ours = set(leases.shards)
         bindings = {"worker": terms.worker, "seconds": terms.seconds, "store_now": self._clock.now()}
-        await self._writer.write(partial(renew_shards, name=job, kept=kept, bindings=bindings))
+        clock = self._clock.monotonic
+        await self._writer.write(partial(renew_shards, name=job, kept=kept, bindings=bindings, clock=clock))
         if lost := (ours & leases.shards.keys()) - kept["renewed"]:  # but for those that another renewal has ended
             raise LeaseLost.of(job, min(lost))
         if ours >= leases.shards.keys():  # one that was taken meanwhile may have come after the renewal
-            leases.until = asked_at + terms.seconds
+            leases.until = kept["asked_at"] + terms.seconds
         for first in kept["done"]:
             leases.shards.pop(first, None)
 
@@ -502,9 +509,18 @@ def _page(
     bindings: Mapping[str, Any],
 ) -> list[tuple[Batch, T]]:
     """Do as `_fetch`, but return no more than a page; [] at the end."""
+    bindings = {"job": job_id(connection, job), "limit": _PAGE_BATCHES, **bindings}
+    try:
+        return _read_page(connection, query, make, bindings)
+    except LedgerAway:  # in the middle of it; opened anew, it yields all of the page
+        return _read_page(connection, query, make, bindings)
+
+
+def _read_page(
+    connection: Connection, query: str, make: Callable[..., tuple[Batch, T]], bindings: Mapping[str, Any]
+) -> list[tuple[Batch, T]]:
     page: list[tuple[Batch, T]] = []
     held = 0
-    bindings = {"job": job_id(connection, job), "limit": _PAGE_BATCHES, **bindings}
     with closing(connection.stream(query, bindings)) as found:
         for row in found:
             page.append(_made(make, row))

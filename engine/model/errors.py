@@ -156,6 +156,10 @@ class JobError(BulkSubmitError):
     exit_code = Exit.USAGE
 
 
+class NoLedger(JobError):
+    """There is no ledger yet. `bulksubmit submit` makes one."""
+
+
 class AlreadyTaken(JobError):
     """A job has taken these records already. `--again` creates every task a second time."""
 
@@ -186,6 +190,12 @@ class LedgerError(BulkSubmitError):
     exit_code = Exit.MEND_FIRST
 
 
+class LedgerAway(LedgerError):
+    """The database cannot be reached just now. Nothing is lost; `bulksubmit resume` goes on when it is there again."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+
 class NameTaken(LedgerError):
     """The service gave a batch a name that another batch of the job has. `bulksubmit resume` asks what became of it."""
 
@@ -202,6 +212,12 @@ class LeaseLost(LedgerError):
             f"job {job!r}: the lease of the shard from batch {first} on has ended, and another worker may have it. "
             "Nothing more of it is sent here"
         )
+
+
+class ShardsParked(BulkSubmitError):
+    """Workers were lost with some batches, one after the other. See why; `bulksubmit resume JOB --parked` goes on."""
+
+    exit_code = Exit.MEND_FIRST
 
 
 class DamagedRow(LedgerError, ValueError):

@@ -10,7 +10,7 @@ from msgspec import Struct
 SHARD_BATCHES = 16
 SHARD_RECORDS = 8_000
 """A shard ends at either: of batches of 1,000 records it has 8, where each record is a batch 16."""
-MOST_LOSSES = 3
+MOST_LOST_WORKERS = 3
 """Workers that a shard may lose before it is parked: what killed three would kill the next one."""
 
 

@@ -28,6 +28,12 @@ class JobStarted(msgspec.Struct, frozen=True):
     """What earlier runs have done."""
 
 
+class JobTallied(msgspec.Struct, frozen=True):
+    """How a job stands that several processes send: what all of them have done so far."""
+
+    tally: Tally
+
+
 class BatchesFrozen(msgspec.Struct, frozen=True):
     """Batches were cut and are durable."""
 
@@ -219,6 +225,7 @@ class EventsDropped(msgspec.Struct, frozen=True):
 Event: TypeAlias = (
     JobStarted
     | BatchesFrozen
+    | JobTallied
     | BatchMoved
     | BatchProgressed
     | BatchSettled

@@ -150,6 +150,8 @@ def sentence_of(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line
             end = "; the sources end here" if event.last else ""
             skipped = f", {count(event.skipped)} skipped" if event.skipped else ""
             return f"{count(event.batches, 'batch')} frozen, {count(event.rejected, 'record')} rejected{skipped}{end}"
+        case events.JobTallied():
+            return f"{count(event.tally.created)} of {count(event.tally.records, 'record')} created by all workers"
         case events.BatchMoved():
             reason = f": {event.reason}" if event.reason else ""
             return f"batch {batch_name(event.sequence)} went from {event.before} to {event.after}{reason}"

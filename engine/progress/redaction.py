@@ -29,13 +29,15 @@ MOST_FOREIGN = 300
 _MOST_READ = 2_000
 """Letters of others that are looked at: a page may hold a thousand errors of 64 KB."""
 
-_SECRET_NAME = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|(?:PG)?PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE)
+"""PGPASSWORD is how PostgreSQL takes one."""
 _URL = re.compile(
     r"\b(?P<scheme>[a-z][a-z0-9+.-]{0,15}:(?:\\?/){2})"
     r"(?P<rest>[^\s'\"<>?]*(?:\?(?:[^\s'\"<>]|(?!['\"]>)['\"<>]{1,3}(?=[\w%&=+.-]))*)?)",
     re.IGNORECASE,
 )
 """A quote or bracket that more of a query follows at once is part of it: `?a='b'&c=1`."""
+_LEDGERS = frozenset({"postgresql://", "postgres://"})
 _LOGIN = re.compile(r"(?P<kept>(?<![:/\\])\\?/\\?/)[^\s/@'\"<>\\]{1,256}(?=@)")
 """Of a URL without a scheme."""
 _QUERY_BEGINS = re.compile(r"\?|%(?:25){0,3}3f|\\u003f|&#(?:0{0,7}63|x0{0,7}3f);", re.IGNORECASE)
@@ -197,8 +199,13 @@ def _by_environment() -> Redact:
 
 
 def _without_secrets(found: re.Match[str]) -> str:
-    """Return a URL without its query, and without the name and password before its host."""
+    """Return a URL without its query, and without the name and password before its host.
+
+    That of a ledger in PostgreSQL stays as it is: it stands in commands that people paste, and has no password.
+    """
     rest = found["rest"]
+    if found["scheme"] in _LEDGERS and ":" not in rest.rpartition("@")[0] and "password" not in rest:
+        return found[0]
     begins = _QUERY_BEGINS.search(rest)
     address, mark, query = (rest[: begins.start()], begins[0], rest[begins.end() :]) if begins else (rest, "", "")
     authority, slash, path = address.partition("/")

@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from engine.adaptive.concurrency import LimitChanged
+from engine.model.outcome import Tally
 from engine.model.submission import State
 from engine.progress import events
 from engine.progress.events import Event
@@ -153,6 +154,8 @@ class Progress:
                 counts.first_failure = counts.first_failure or event.first_error
             case events.BatchesFrozen():
                 _freeze(counts, event)
+            case events.JobTallied():
+                _tally(counts, event.tally)
             case events.CallRetried():
                 counts.retries += 1
                 counts.retry_reason, counts.retried_at = event.reason, self._clock()
@@ -244,6 +247,17 @@ class Progress:
             (counts.settled - settled) / seconds,
             (counts.sent_bytes - sent_bytes) / seconds,
         )
+
+
+def _tally(counts: Counts, tally: Tally) -> None:
+    """Take in what all processes have done; what this one has met since is ahead of it, and stays."""
+    counts.records = max(counts.records, tally.records)
+    counts.created = max(counts.created, tally.created)
+    counts.failed = max(counts.failed, tally.failed)
+    counts.rejected = max(counts.rejected, tally.rejected)
+    counts.skipped = max(counts.skipped, tally.skipped)
+    counts.uncertain = tally.uncertain
+    counts.states.update((state, tally.states.get(state, 0)) for state in State)
 
 
 def _move(counts: Counts, event: events.BatchMoved) -> None:

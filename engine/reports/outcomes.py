@@ -575,7 +575,9 @@ class _Growing:
             return False
 
     def put_in_place(self) -> None:
-        """Move it to its path."""
+        """Move it to its path. Raise OSError if another process has begun its own."""
+        if not self.is_there():
+            raise OSError(f"another process writes {self.path}, too")
         self.file.close()
         self._partial.replace(self.path)
 

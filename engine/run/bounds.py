@@ -14,7 +14,7 @@ from engine.model.night import most_failed, said_moment, zone_of
 from engine.model.outcome import Tally
 from engine.model.settings import LimitSettings, WindowSettings
 from engine.model.submission import State
-from engine.progress.events import BatchesFrozen, BatchMoved, BatchSettled, Event, Listener, Stopping
+from engine.progress.events import BatchesFrozen, BatchMoved, BatchSettled, Event, JobTallied, Listener, Stopping
 from engine.run.context import Stop
 
 JUDGED_RECORDS = 1000
@@ -94,6 +94,10 @@ class Bounds:
                 self._judge(event.failed, event.created + event.failed + event.uncertain)
             case BatchesFrozen():
                 self._judge(event.rejected, event.rejected)
+            case JobTallied(tally):  # of what other processes have sent, too
+                failed = tally.failed + tally.rejected
+                judged = failed + tally.created + tally.uncertain
+                self._judge(max(0, failed - self._failed), max(0, judged - self._judged))
 
     def _time(self, event: BatchMoved) -> None:
         now = self._clock.monotonic()

@@ -14,7 +14,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from engine.adaptive.concurrency import CallFate, Concurrency, Finished
+from engine.adaptive.concurrency import CallFate, Concurrency, Finished, LimitChanged
 from engine.adaptive.shared_limits import FlightReport
 from engine.clock import Clock
 from engine.model.settings import AUTO, MEBIBYTE, SendSettings
@@ -22,6 +22,8 @@ from engine.progress.events import CallEnded, Event, Listener, Paused
 
 MOST_BYTES = 32 * MEBIBYTE
 """Payloads under way at once; one that alone is longer goes alone."""
+
+SHARED = "other workers have their part of it"
 
 
 class Slot(msgspec.Struct):
@@ -74,12 +76,14 @@ class InFlight:
     def await_grant(self) -> None:
         """Share the limit from now on: where it is configured there are no places before the first grant."""
         if self._most is not None:
-            self.follow(0)
+            self._following, self._limit = True, 0
 
     def follow(self, limit: int | None) -> None:
         """Have as many places as the workers that share the limit leave to this one; None: find out how many pay."""
         if limit is not None:
-            self._following, self.limit = True, limit
+            before, self._following, self.limit = self._limit, True, limit
+            if limit != before:
+                self._emit(LimitChanged("max_in_flight", before, limit, SHARED))
         elif self._following:
             self._following = False
             self._controller = Concurrency.holding(max(1, self._limit)) if self._most is None else None

@@ -48,6 +48,8 @@ _LOOK_SECONDS = 1.0
 """Between two looks over all open batches for those that still wait: there may be a hundred thousand."""
 _NAMES_SHOWN = 5  # waiting batches that an error names
 _MOST_EARLY = 1000  # names of batches of which callbacks told before we knew them
+_NEVER_OPEN = 2**31
+"""Bounds nothing: what a service answers at once is never open, however many requests are under way."""
 _NEWEST = 0.1  # weight of the newest wait, or way to the service and back, in their mean
 
 
@@ -86,9 +88,8 @@ class Poller:
         together = polling.polls_together if polling else 1
         self._schedule = PollSchedule(settings.poll_seconds, settings.max_poll_seconds, together)
         self._pacer = Pacer(settings.polls_per_second)
-        self._open_limit = OpenBatches(
-            settings.max_open_batches or (polling.open_batches if polling else 1), self._moved_at
-        )
+        most_open = polling.open_batches if polling else _NEVER_OPEN
+        self._open_limit = OpenBatches(settings.max_open_batches or most_open, self._moved_at)
         # Where one poll covers many batches the service works on all of them at once: each one open adds to its speed.
         self._adapts = together == 1 and settings.max_open_batches is None and settings.max_in_flight == AUTO
         self._mean_wait = settings.poll_seconds

@@ -9,20 +9,22 @@ over: the ledger refuses its steps from then on, and `check_lease` each call bef
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 
 from engine.clock import Clock
 from engine.ledger.base import Ledger
-from engine.model.errors import JobCanceled, JobError, LeaseLost, LedgerError
+from engine.model.errors import Interrupted, JobCanceled, JobError, LeaseLost, LedgerError, Stopped
 from engine.model.job import Job, JobState
 from engine.model.settings import SendSettings
 from engine.model.shard import LeaseTerms, Shard
+from engine.progress.events import JobTallied, Listener
 from engine.run.context import Stop, beside
 from engine.run.queues import Signal
 
@@ -30,6 +32,8 @@ _SLACK_SECONDS = (5.0, 60.0)
 """A lease is longer than the longest call by as much, within these bounds: so long may the ledger be away."""
 _RENEW_SECONDS = 2.0
 """Between two renewals, a third of the slack at most. Others hear by it of shards that are done."""
+_TALLY_SECONDS = 2.0
+"""A tally of a million batches takes some tenths of a second."""
 _FREE_SHARDS = 2
 """For each worker, of those that nobody has: no more is read before some were taken."""
 _LOOK_SECONDS = 0.5
@@ -48,19 +52,80 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
 
 
+async def tell_tally(job: Job, ledger: Ledger, clock: Clock, emit: Listener) -> None:
+    """Tell what all workers of a job have done, again and again until canceled."""
+    while True:
+        with suppress(LedgerError):  # it is away
+            emit(JobTallied(await ledger.tally(job.name)))
+        await clock.sleep(_TALLY_SECONDS)
+
+
 class Shards:
     """What one worker has of one job."""
 
-    def __init__(self, job: Job, ledger: Ledger, clock: Clock, stop: Stop, terms: LeaseTerms, *, plans: bool) -> None:
-        """`plans`: this worker freezes the job's batches, and goes last."""
+    def __init__(  # noqa: PLR0913 - what a lease depends on
+        self,
+        job: Job,
+        ledger: Ledger,
+        clock: Clock,
+        stop: Stop,
+        terms: LeaseTerms,
+        *,
+        plans: bool,
+        has_places: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`plans`: this worker freezes the job's batches, and goes last.
+
+        `has_places`: whether it may send any batch now; without, it leaves shards to the others.
+        """
         self.plans = plans
         self._job = job
         self._ledger = ledger
         self._clock = clock
         self._stop = stop
         self._terms = terms
+        self._has_places = has_places
         self._taken: list[Shard] = []
         self._frozen = Signal()
+        self._most_records: int | None = None
+        """That all workers may send together, as of the last shard that was taken."""
+
+    async def limit_records(self, most: int | None, sent: int, *, keep: bool) -> None:
+        """Let all workers send no more records of the job than that, of which some were sent; None: all there are.
+
+        `keep`: this run goes on for another one, whose limit holds on, if it had any.
+        """
+
+        def change(text: str | None, _: float) -> str:
+            if keep and text:
+                return text
+            return "" if most is None else json.dumps([most, sent])
+
+        await self._ledger.revise(self._limit_name, change)
+
+    async def count_records(self, records: int, *, least: int = 0) -> tuple[bool, int, int | None]:
+        """Count records as sent by all workers, if so many may still be sent, and `least` of them at all.
+
+        Return whether they may, how many were sent, and the limit.
+        """
+        may, sent, most = True, 0, self._most_records
+        if most is None:
+            return may, sent, most
+
+        def change(text: str | None, _: float) -> str:
+            nonlocal may, sent, most
+            most, sent = json.loads(text) if text else (None, 0)
+            may = most is None or sent + max(records, least) <= most
+            sent += records if may else 0
+            return "" if most is None else json.dumps([most, sent])
+
+        await self._ledger.revise(self._limit_name, change)
+        return may, sent, most
+
+    @property
+    def _limit_name(self) -> str:
+        """What the ledger keeps the limit of records under, beside the limits of services."""
+        return f"records of {self._job.name}"
 
     @property
     def taken(self) -> list[Shard]:
@@ -94,9 +159,10 @@ class Shards:
         while True:
             job = await self._ledger.job(name)
             may_take = job.read_complete or not self._job.strict
-            if may_take:
+            if may_take and self._has_places():
                 for shard in await self._ledger.take_shards(name, self._terms, 1):
                     self._taken.append(shard)
+                    await self._learn_limit()
                     await self._check_wanted()  # only now: whoever cancels waits for leases that were taken before
                     return shard
             await self._ledger.renew_shards(name, self._terms)  # those that are done are told of by it
@@ -105,6 +171,15 @@ class Shards:
             if not (may_take and counts.free) and not waits and not self._is_read(job):
                 return None
             await self._news()
+
+    async def _learn_limit(self) -> None:
+        """See whether the run that freezes may send so many records only: it says so before shards can be taken."""
+
+        def read(text: str | None, _: float) -> str:
+            self._most_records = json.loads(text)[0] if text else None
+            return text or ""
+
+        await self._ledger.revise(self._limit_name, read)
 
     async def _news(self) -> None:
         """Wait for some time, or until something was frozen here."""
@@ -150,14 +225,24 @@ class Shards:
         seconds = min(_RENEW_SECONDS, (self._terms.seconds - self._terms.call_seconds) / 3)
         while True:
             try:
+                if self.plans:
+                    self._ledger.check_lock(self._job.name)
                 await self._ledger.renew_shards(self._job.name, self._terms)
                 await self._check_wanted()
+                if self.plans and self._is_limited:
+                    await self._ledger.withhold_shards(self._job.name)
             except (LeaseLost, JobError) as error:
                 self._stop.request(error)
                 return
             except LedgerError:  # it is away; what may be sent ends with the lease
                 pass
             await self._clock.sleep(seconds)
+
+    @property
+    def _is_limited(self) -> bool:
+        """Whether nothing more is to be sent by anybody: not where only this process is to end."""
+        error = self._stop.sending_error
+        return error is not None and not isinstance(error, Interrupted | Stopped | LeaseLost)
 
     async def _give_back(self) -> None:
         """Let others have what is not done; where all was tried that can be, only the next run of the job."""

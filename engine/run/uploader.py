@@ -29,6 +29,7 @@ from engine.model.error_hints import Blame
 from engine.model.errors import (
     CallFailed,
     JobRefused,
+    LeaseLost,
     NameTaken,
     PossiblyApplied,
     Refused,
@@ -41,7 +42,7 @@ from engine.model.outcome import Settlement
 from engine.model.payload import NO_TASKS, Payload
 from engine.model.record import Skipped
 from engine.model.submission import State, Submission
-from engine.run.context import Run, doubt_after_call, is_key_too_old
+from engine.run.context import Run, doubt_after_call, is_key_too_old, pause_unless_stopped
 from engine.run.suspects import Suspects
 from engine.services.base import Staged, Staging
 
@@ -53,6 +54,8 @@ Answered: TypeAlias = Callable[[], None]
 
 _STAMP_SECONDS = 1.0
 """An intent that is older when its call goes out is written again: what became of the call is judged from that time."""
+_LEASE_SECONDS = 0.2
+"""Between two looks whether a lease was renewed."""
 
 
 class Payloads(Protocol):
@@ -399,15 +402,27 @@ class _Intent(Struct):
     """An earlier attempt may have arrived."""
 
     async def renew(self) -> None:
-        """Write the intent again if the call had to wait since it was written.
+        """Write the intent again if the call had to wait since it was written; wait while its lease is not renewed.
 
         Raises:
-            LeaseLost: the call could end after the lease of the batch.
+            LeaseLost: the call could end after the lease of the batch, and the run ends.
             PossiblyApplied: an attempt with its idempotency key may have arrived, and the key is too old for another.
         """
         if self.sent_before and is_key_too_old(self.run, self.submission):
             raise PossiblyApplied("an earlier attempt may have arrived, and its idempotency key is too old for another")
         self.sent_before = True
+        while not await self._is_renewed():
+            pass
+
+    async def _is_renewed(self) -> bool:
+        """Return whether the call may go out; if not, some time has passed in which the lease may be renewed."""
         if self.run.clock.now() - self.submission.changed_at > _STAMP_SECONDS:
             self.submission = await self.run.move(self.batch, self.submission, self.submission.state)
-        self.run.ledger.check_lease(self.run.job.name, self.batch.sequence)  # last: what comes now is the call
+        try:
+            self.run.ledger.check_lease(self.run.job.name, self.batch.sequence)  # last: what comes now is the call
+        except LeaseLost:
+            # The ledger is or was away. The next renewal tells whether another worker has the batch, and ends the run.
+            if not await pause_unless_stopped(self.run.stop, self.run.clock, _LEASE_SECONDS):
+                raise
+            return False
+        return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from msgspec.structs import asdict
 
@@ -12,6 +11,7 @@ from engine.cli.output.status import moment
 from engine.commands.lineage import Attempt, Story
 from engine.commands.paths import command
 from engine.commands.result import Validation
+from engine.ledger.address import LedgerAddress
 from engine.model.errors import Exit
 from engine.model.outcome import Fate, LaterFate
 from engine.progress.redaction import redactor
@@ -22,7 +22,7 @@ from engine.reports.missing import Missing
 _SHOWN_REJECTS = 10
 
 
-def audit_screen(audit: Audit, ledger: Path) -> Screen:
+def audit_screen(audit: Audit, ledger: LedgerAddress) -> Screen:
     """Return whether every record has exactly one fate, what is still open, and the sum that shows it."""
     fates = {fate.value: audit.fates[fate] for fate in Fate}
     shown = [fate for fate in fates if fate != Fate.SKIPPED or fates[fate]]
@@ -96,7 +96,7 @@ def _still_open(audit: Audit) -> list[str]:
     return unread + [f"{count(number, 'record')} {'is' if number == 1 else 'are'} {fate}" for number, fate in fates]
 
 
-def _advice(audit: Audit, ledger: Path) -> list[list[str]]:
+def _advice(audit: Audit, ledger: LedgerAddress) -> list[list[str]]:
     if not audit.consistent:
         return [["do what the findings say, then audit again; leave ledger and sources alone otherwise"]]
     if _still_open(audit):
@@ -146,7 +146,7 @@ def _verdict(validation: Validation) -> str:
     return f"{'The' if validation.records == 1 else 'All'} {count(validation.records, 'record')} can be sent."
 
 
-def missing_screen(missing: Missing, ledger: Path) -> Screen:
+def missing_screen(missing: Missing, ledger: LedgerAddress) -> Screen:
     """Return what a family has created and the source of a job no longer has."""
     named = [
         [str(one["key"] or ""), f"job {one['job']}, record {one['record']}, task {one['task_id']}"]
@@ -170,7 +170,7 @@ def missing_screen(missing: Missing, ledger: Path) -> Screen:
     )
 
 
-def story_screen(story: Story, ledger: Path) -> Screen:
+def story_screen(story: Story, ledger: LedgerAddress) -> Screen:
     """Return what became of one record, in the job that was asked for and in all attempts at it."""
     asked, outcome = story.asked, story.asked.outcome
     skipped = outcome.state is Fate.SKIPPED

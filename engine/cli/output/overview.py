@@ -13,13 +13,14 @@ from engine.cli.output.screen import Mood, Screen, Table
 from engine.cli.output.status import next_of
 from engine.commands.paths import command
 from engine.commands.result import JobStatus
+from engine.ledger.address import LedgerAddress
 from engine.progress.text import count, size
 from engine.reports.overview import NextCommand, Overview
 
 _CAUSES_SHOWN = 5
 
 
-def with_next(facts: Overview, status: JobStatus, ledger: Path) -> Overview:
+def with_next(facts: Overview, status: JobStatus, ledger: LedgerAddress) -> Overview:
     """Return the facts of a job with what a person may do next; what is proven need not be proven again."""
     proven = facts.audit is not None and facts.audit.found.holds and not facts.audit.outdated
     steps = [NextCommand(what, line) for what, line in next_of(status, ledger)]
@@ -27,7 +28,7 @@ def with_next(facts: Overview, status: JobStatus, ledger: Path) -> Overview:
     return replace(facts, next=[step for step in steps if not (proven and step.command == audit)])
 
 
-def page_screen(facts: Overview, path: Path, ledger: Path) -> Screen:
+def page_screen(facts: Overview, path: Path, ledger: LedgerAddress) -> Screen:
     """Return where the page is, and the most common causes."""
     causes = [[count(cause.records), cause.fate, cause.words] for cause in facts.causes.top[:_CAUSES_SHOWN]]
     return Screen(

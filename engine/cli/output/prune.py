@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 import time
-from pathlib import Path
 
 from msgspec import to_builtins
 
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.prune import Fall, Pruned
+from engine.ledger.address import LedgerAddress, PostgresAddress
 from engine.model.errors import Exit
 from engine.progress.text import count, size
 
@@ -17,13 +17,15 @@ WORTH_A_VACUUM_BYTES = 10_000_000
 """Free bytes of a ledger from which on it is said how to give them back."""
 
 
-def prune_screen(pruned: Pruned, ledger: Path, *, dry_run: bool) -> Screen:
+def prune_screen(pruned: Pruned, ledger: LedgerAddress, *, dry_run: bool) -> Screen:
     """Return all jobs, newest first, with what becomes of each."""
     gone, reports = len(pruned.of(Fall.REMOVED)), len(pruned.of(Fall.REPORTS))
     would = "would be " if dry_run else ""
     headline = f"{count(gone, 'job')} of {count(len(pruned.verdicts))} {would}removed from {ledger}"
     headline += f", and the reports of {count(reports)} more" if reports else ""
     headline += f": {size(pruned.file_bytes)} of files." if pruned.file_bytes else "."
+    if gone and isinstance(ledger, PostgresAddress):
+        headline += " The room in the database waits for later jobs; the database keeps how much that is to itself."
     if pruned.error is not None:
         headline += " It was interrupted: run it again for the rest."
     rows = [
@@ -54,7 +56,7 @@ def _day(unix_seconds: float) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(unix_seconds))
 
 
-def _next(pruned: Pruned, ledger: Path) -> list[list[str]]:
+def _next(pruned: Pruned, ledger: LedgerAddress) -> list[list[str]]:
     if pruned.free_bytes < WORTH_A_VACUUM_BYTES:
         return []
     free = (

@@ -16,6 +16,8 @@ from engine.commands.cancel import CANCELED
 from engine.commands.lineage import Retried
 from engine.commands.paths import command
 from engine.commands.result import MOST_REASONS, Result, ServiceCan, headline, later_words, not_created
+from engine.commands.work import WorkDone
+from engine.ledger.address import LedgerAddress
 from engine.model.errors import Exit
 from engine.model.job import JobState
 from engine.model.outcome import Fate, Later, Tally
@@ -32,7 +34,7 @@ _UNDER_WAY = (State.STAGING, State.RELEASING, State.RELEASED)
 """States that a canceled batch does not stay in."""
 
 
-def result_screen(result: Result, ledger: Path) -> Screen:
+def result_screen(result: Result, ledger: LedgerAddress) -> Screen:
     """Return what is to be said of a run that has ended."""
     return Screen(
         headline=headline(result),
@@ -46,6 +48,26 @@ def result_screen(result: Result, ledger: Path) -> Screen:
         ],
         data=_data(result, ledger),
         exit_code=result.exit_code,
+    )
+
+
+def work_screen(done: WorkDone, ledger: LedgerAddress) -> Screen:
+    """Return what a worker has done, of all the jobs that it took part in."""
+    part = f"{count(len(done.jobs), 'job')}: {count(done.created, 'record')} created here"
+    part += f", {count(done.not_created)} not" if done.not_created else ""
+    left = f" {done.message}" if done.message else ""
+    return Screen(
+        f"Worked on {part}.{left}" if done.jobs else f"No open job in {ledger}.{left}",
+        {
+            "jobs": list(done.jobs),
+            "created": done.created,
+            "not_created": done.not_created,
+            "message": done.message,
+            "ledger": str(ledger),
+            "exit_code": done.exit_code,
+        },
+        mood=Mood.GOOD if done.exit_code == Exit.ALL_CREATED else Mood.MIXED,
+        exit_code=done.exit_code,
     )
 
 
@@ -132,7 +154,7 @@ def _example(cause: Cause) -> str:
     return f"e.g. record {first.index:,}: {first.message}" if first and first.message != cause.words else ""
 
 
-def _steps(result: Result, ledger: Path) -> list[list[str]]:
+def _steps(result: Result, ledger: LedgerAddress) -> list[list[str]]:
     mend_first = result.exit_code == Exit.MEND_FIRST
     steps = next_steps(
         result.job,
@@ -151,7 +173,7 @@ def _steps(result: Result, ledger: Path) -> list[list[str]]:
     return [[what, line] for what, line in steps]
 
 
-def _files(result: Result, ledger: Path) -> list[list[str]]:
+def _files(result: Result, ledger: LedgerAddress) -> list[list[str]]:
     files = {
         "every record's outcome": result.outcomes,
         "records not created": result.rejects,
@@ -165,7 +187,7 @@ def _spreadsheet(result: Result) -> Path | None:
     return result.rejects and result.rejects.with_name(SPREADSHEET)
 
 
-def _data(result: Result, ledger: Path) -> dict[str, object]:
+def _data(result: Result, ledger: LedgerAddress) -> dict[str, object]:
     tally = result.tally
     return {
         "job": result.job,
@@ -199,7 +221,7 @@ def next_steps(  # noqa: PLR0913 - what there is to know of a job
     job: str,
     state: str,
     tally: Tally,
-    ledger: Path,
+    ledger: LedgerAddress,
     rejects: Path | None = None,
     service_can: ServiceCan = EVERYTHING,
     *,
@@ -258,5 +280,5 @@ def _read(what: str, file: Path) -> tuple[str, str]:
     return what, f"less {shlex.quote(str(file))}"
 
 
-def _typed(steps: list[tuple[str, str]], ledger: Path) -> list[tuple[str, str]]:
+def _typed(steps: list[tuple[str, str]], ledger: LedgerAddress) -> list[tuple[str, str]]:
     return [(what, command(words, ledger)) for what, words in steps]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -12,13 +13,16 @@ from msgspec.structs import asdict
 
 from engine.cli.output.result import fate_count, fates_shown, next_steps, retried_data
 from engine.cli.output.screen import Mood, Screen, Table
+from engine.commands.copying import LedgerCopy
 from engine.commands.paths import command
 from engine.commands.result import JobStatus, later_numbers, later_words
+from engine.ledger.address import LedgerAddress
 from engine.model.errors import Exit
 from engine.model.job import Job, JobState
 from engine.model.night import duration_seconds
 from engine.model.outcome import Fate
 from engine.model.runs import LOADING_NOTHING, PastRun, Sample
+from engine.model.shard import ShardState
 from engine.model.submission import State
 from engine.progress.log_file import LOG_FILE
 from engine.progress.text import count, duration, rate, size
@@ -32,6 +36,9 @@ _CAME_TO_ITS_END = frozenset({Exit.ALL_CREATED, Exit.SOME_FAILED, Exit.SOME_UNCE
 _ONLY_IN_THE_REPORT = {"calls", "limit_steps", "batch_seconds", "slowest"}
 """Counts of a run that are many numbers."""
 PEOPLE, STATE = "how people's work on them stands", "their state at the service"
+_FREE = {"open": "may be taken", "left": "tried to their end; the next resume goes on"}
+"""What is said of shards that nobody has."""
+_PARKED_SHOWN = 5
 FAILED_SHOWN = 100
 """Failed tasks that are shown; more would only scroll by. `--json` has some more."""
 
@@ -54,7 +61,7 @@ def moment_of(text: str, now: float) -> float:
         ) from None
 
 
-def jobs_screen(jobs: Sequence[JobStatus], ledger: Path, *, chosen: bool = False) -> Screen:
+def jobs_screen(jobs: Sequence[JobStatus], ledger: LedgerAddress, *, chosen: bool = False) -> Screen:
     """Return all jobs, or those that were `chosen`, a line each, in the order given."""
     if not jobs and chosen:
         return Screen(f"No such job in {ledger}.", {"jobs": [], "ledger": str(ledger)})
@@ -81,7 +88,7 @@ def jobs_screen(jobs: Sequence[JobStatus], ledger: Path, *, chosen: bool = False
     )
 
 
-def backup_screen(jobs: Sequence[Job], file: Path, ledger: Path) -> Screen:
+def backup_screen(jobs: Sequence[Job], file: Path, ledger: LedgerAddress) -> Screen:
     """Return what a backup holds."""
     return Screen(
         f"{ledger} is copied to {file}: {count(len(jobs), 'job')}. Only one of the two may go on: both would send what "
@@ -91,7 +98,19 @@ def backup_screen(jobs: Sequence[Job], file: Path, ledger: Path) -> Screen:
     )
 
 
-def job_screen(status: JobStatus, ledger: Path) -> Screen:
+def copy_screen(copy: LedgerCopy, source: str, to: str) -> Screen:
+    """Return what a copied ledger holds, table by table."""
+    rows = [[table, f"{held.rows:,}", held.digest[:16]] for table, held in copy.tables.items() if held.rows]
+    return Screen(
+        f"{source} is copied to {to}: {count(len(copy.jobs), 'job')}, and each table is the same on both sides. Only "
+        "one of the two may go on: both would send what neither has sent yet.",
+        {"from": source, "to": to, "jobs": list(copy.jobs), "tables": msgspec.to_builtins(copy.tables)},
+        mood=Mood.GOOD,
+        tables=[Table(rows, header=["table", "rows", "digest"], figures=frozenset({1}))],
+    )
+
+
+def job_screen(status: JobStatus, ledger: LedgerAddress) -> Screen:
     """Return one job in full."""
     job = status.job
     batches = ", ".join(f"{number:,} {state}" for state, number in status.tally.states.items() if number)
@@ -121,6 +140,7 @@ def job_screen(status: JobStatus, ledger: Path) -> Screen:
                 figures=frozenset({1}),
             ),
             *_failed(status),
+            _workers(status),
             _runs(status),
             Table(_facts(status), "About it"),
             Table([*_files(status), ["ledger", str(ledger)]], "Files", whole=frozenset({1})),
@@ -199,6 +219,34 @@ def _safe(status: JobStatus) -> str:
     }
     said = [f"{count(number, 'batch')} {what}" for what, number in parts.items() if number]
     return "; ".join([*said, "nothing is lost, and nothing is sent twice when it goes on"])
+
+
+def _workers(status: JobStatus) -> Table:
+    """Return who sends the job, with how many shards, and what of them nobody has."""
+    going_on = [shard for shard in status.shards if shard.state is not ShardState.DONE]
+    held = Counter(shard.holder for shard in going_on if shard.holder)
+    ends = {shard.holder: shard.expires_at for shard in going_on}
+    rows = [
+        [worker.name, count(held[worker.name], "shard"), f"since {moment(worker.begun_at)}", _lease(ends, worker.name)]
+        for worker in status.workers
+    ]
+    rows += [
+        [f"{holder} (gone)", count(number, "shard"), "", _lease(ends, holder)]
+        for holder, number in held.items()
+        if holder not in {worker.name for worker in status.workers}
+    ]
+    free = Counter(str(shard.state) for shard in going_on if not shard.holder and shard.state is not ShardState.PARKED)
+    rows += [["nobody", count(number, "shard"), _FREE.get(state, state), ""] for state, number in free.items()]
+    parked = [shard for shard in going_on if shard.state is ShardState.PARKED][:_PARKED_SHOWN]
+    rows += [[f"batches {one.first} to {one.last}", "parked", f"lost with {one.lost}", ""] for one in parked]
+    return Table(rows, "Workers", header=["worker", "has", "", "lease"] if rows else ())
+
+
+def _lease(ends: Mapping[str, float], worker: str) -> str:
+    if worker not in ends:
+        return ""
+    left = ends[worker] - time.time()
+    return f"{duration(left)} left" if left > 0 else "has ended"
 
 
 def _runs(status: JobStatus) -> Table:
@@ -285,7 +333,7 @@ def _files(status: JobStatus) -> list[list[str]]:
     return [["reports", status.job.output], *sources]
 
 
-def next_of(status: JobStatus, ledger: Path) -> list[list[str]]:
+def next_of(status: JobStatus, ledger: LedgerAddress) -> list[list[str]]:
     """Return what a person may do next, each with its command."""
     job = status.job
     if status.running:
@@ -378,6 +426,8 @@ def _data(status: JobStatus) -> dict[str, object]:
         "killed": status.killed,
         "canceled_by": status.canceled_by.number if status.canceled_by else None,
         "last_sign_at": status.last_sign_at,
+        "workers": [asdict(worker) for worker in status.workers],
+        "shards": [asdict(shard) for shard in status.shards if shard.state is not ShardState.DONE],
         "runs": [_run_data(status, run) for run in status.runs],
         "samples": [asdict(sample) for sample in status.samples],
     }

@@ -23,13 +23,16 @@ OPTIONS = {
     "again": False,
     "processes": None,
     "delta": False,
+    "dask": "",
     "family": None,
     "accept_new": False,
     "limits": RunLimits(),
     "metrics_textfile": None,
 }
 """Of submit, where only the configuration is named."""
-NIGHT = {key: value for key, value in OPTIONS.items() if key not in {"job", "output", "strict", "again", "delta"}}
+NIGHT = {
+    key: value for key, value in OPTIONS.items() if key not in {"job", "output", "strict", "again", "delta", "dask"}
+}
 PROMISED = {
     "job",
     "state",
@@ -90,6 +93,10 @@ PROMISED = {
             ("validate", ["in.csv", "more.csv"], {"config": Path("c.toml"), "format": Format.CSV, "processes": None}),
         ),
         (["resume", "a", "--processes", "2"], ("resume", "a", LEDGER, 2)),
+        (
+            ["submit", "a", "-c", "c.toml", "--dask", "local:2"],
+            ("submit", ["a"], LEDGER, OPTIONS | {"dask": "local:2"}),
+        ),
         (
             ["validate", "a", "-c", "c.toml", "--processes", "3"],
             ("validate", ["a"], {"config": Path("c.toml"), "format": None, "processes": 3}),

@@ -99,12 +99,20 @@ def test_to_tell_the_names_of_jobs_makes_nothing_loads_little_and_is_never_an_er
     names = [sys.executable, "-m", "engine", "completion", "--jobs"]
     assert run(*names, "im", "resume").stdout == "images-2\nimages-1\n"
     (folder / "broken.db").write_bytes(b"no ledger" * 1000)
-    for words in (["", "--ledger", "nowhere/ledger.db"], ["", "--ledger", "broken.db"], ["x", "-c", "no.toml"], []):
+    database = "postgresql://loader@192.0.2.1/jobs"  # nobody answers at that address, and nobody is asked
+    for words in (
+        ["", "--ledger", "nowhere/ledger.db"],
+        ["", "--ledger", database],
+        ["", "--ledger", "broken.db"],
+        ["x", "-c", "no.toml"],
+        [],
+    ):
         said = run(*names, *words)
         assert (said.returncode, said.stderr) == (0, "")
     (folder / "broken.db").unlink()
     assert sorted(folder.rglob("*")) == before
     loaded = imported_by("completion", "--jobs", "im")
     assert "apsw" in loaded
-    slow = {*HEAVY, "typer", "msgspec", "dataclasses", "tomllib"} - {"apsw"}
+    slow = {*HEAVY, "typer", "msgspec", "dataclasses", "tomllib", "psycopg"} - {"apsw"}
     assert not {one for one in loaded if one.startswith(tuple(slow))}
+    assert "psycopg" not in imported_by("completion", "--jobs", "im", "resume", "--ledger", database)

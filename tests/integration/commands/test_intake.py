@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import orjson
 import pyarrow as pa
@@ -17,9 +18,19 @@ from pyarrow import parquet
 import engine
 from engine.commands import intake
 from engine.http import remote
-from engine.model.errors import AlreadyTaken, Exit, Interrupted, JobError, SourceError, SourceUnreachable
-from engine.model.settings import RunLimits
-from engine.progress.events import SourceCopied
+from engine.model.errors import (
+    AlreadyTaken,
+    Exit,
+    Interrupted,
+    JobError,
+    SourceChanged,
+    SourceError,
+    SourceUnreachable,
+)
+from engine.model.job import Job
+from engine.model.settings import RunLimits, SourceSettings
+from engine.progress.events import SourceCopied, unheard
+from engine.run.context import Stop
 from engine.sandbox.behaviour import CreationPace
 
 from .desk import counts, lines, once, tasks
@@ -337,3 +348,38 @@ def test_a_process_killed_while_it_writes_the_rows_of_parquet_leaves_a_job_that_
     (copy,) = tmp_path.glob("s/*/spooled*")
     assert copy.name == "spooled-0.rows"
     assert [orjson.loads(line) for line in copy.read_bytes().splitlines()] == rows
+
+
+async def taken_in(server, folder):
+    """Return a job whose one source another machine has fetched: the file that it names is not here."""
+    server.content = gzip.compress(ndjson(tasks(20)))
+    settings = SourceSettings(plain_http_hosts=["127.0.0.1"])
+    folder.mkdir()
+    found = await intake.take_in([server.url("tasks.ndjson.gz")], settings, folder, unheard, Stop())
+    text = text_of(found[0])
+    intake.remove_copies(found, folder)
+    return Job("j", "sama", "", found, str(folder)), settings, text
+
+
+def text_of(source):
+    return Path(source.path).read_bytes()
+
+
+async def test_a_worker_fetches_what_another_machine_has_fetched(tmp_path, server):
+    job, settings, text = await taken_in(server, tmp_path / "there")
+    here = await intake.copied_here(job, settings, tmp_path / "here", unheard)
+    (source,) = here.sources
+    assert text_of(source) == text
+    assert (source.name, source.version, source.size) == tuple(
+        getattr(job.sources[0], name) for name in ("name", "version", "size")
+    )
+    asked = len(server.asked)
+    assert await intake.copied_here(here, settings, tmp_path / "here", unheard) == here
+    assert len(server.asked) == asked, "what can be read here is not fetched again"
+
+
+async def test_a_worker_takes_no_source_that_has_changed_since(tmp_path, server):
+    job, settings, _ = await taken_in(server, tmp_path / "there")
+    server.tag = '"v2"'
+    with pytest.raises(SourceChanged, match=r"tasks\.ndjson\.gz is not what job 'j' has read"):
+        await intake.copied_here(job, settings, tmp_path / "here", unheard)

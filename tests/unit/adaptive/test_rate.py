@@ -114,3 +114,22 @@ def test_a_service_that_refuses_everything_is_still_asked_now_and_then():
         now += rate.book(now) + 1
         rate.pushed_back(now, now, now)
     assert rate.per_second == 0.1
+
+
+def test_places_that_are_due_soon_may_be_taken_many_at_once():
+    pacer = Pacer(per_second=8)
+    assert pacer.book_ahead(5.0, 3, seconds=1.0) == (0.0, 3)
+    assert pacer.book_ahead(5.0, 100, seconds=1.0) == (0.375, 5)
+    assert pacer.book_ahead(5.0, 100, seconds=1.0)[1] == 0
+    assert pacer.book(5.0) == 1.0
+
+
+def test_of_a_slow_pace_the_next_place_may_be_taken_once_it_is_due_soon():
+    pacer = Pacer(per_second=0.1)
+    assert [pacer.book_ahead(now, 5, seconds=1.0)[1] for now in (0.0, 1.0, 9.0, 9.5, 10.0)] == [1, 0, 0, 1, 0]
+
+
+def test_a_push_back_cuts_the_measured_pace_where_calls_are_booked_elsewhere():
+    rate = LearnedRate()
+    rate.pushed_back(1.0, 1.0, 1.0, measured=50.0)
+    assert rate.per_second == 35.0

@@ -15,6 +15,7 @@ from benchmarks.workload import (
     write_bodies,
     write_ndjson,
 )
+from engine.source.reader import SEGMENT_BYTES
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -46,6 +47,17 @@ def test_a_file_of_a_size_has_whole_batches(tmp_path):
     count = count_for("typical", 3 * workload.MEGABYTE)
     assert count % BLOCK_RECORDS == 0
     assert write_ndjson(tmp_path / "file", "typical", count) == pytest.approx(3 * workload.MEGABYTE, rel=0.15)
+
+
+@pytest.mark.parametrize("kind", ["typical", "large"])
+def test_each_place_where_the_engine_ends_a_batch_is_the_end_of_a_full_one(kind, tmp_path):
+    write_ndjson(tmp_path / "file", kind, count_for(kind, 2 * SEGMENT_BYTES))
+    text = (tmp_path / "file").read_bytes()
+    first = text[:SEGMENT_BYTES].splitlines(keepends=True)
+    assert len(first) % BATCH_RECORDS[kind] == 0
+    assert len(first) >= SEGMENT_BYTES // SIZES[kind] - BATCH_RECORDS[kind]
+    assert first[-1].endswith(b"\n")
+    assert orjson.loads(first[-1]) == orjson.loads(first[BATCH_RECORDS[kind] - 1])
 
 
 def test_lines_array_and_bodies_hold_the_same_records(tmp_path):

@@ -1,14 +1,16 @@
 """Where the ledger is that nobody has named, and what messages say of it."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 import engine
 from engine.clock import SystemClock
-from engine.commands.paths import command, ledger_path, open_ledger, spelled
+from engine.commands.paths import command, folder_beside, ledger_path, open_ledger, spelled
 from engine.commands.wiring import configured_ledger
 from engine.files import DEFAULT_LEDGER, find_ledger
+from engine.ledger.address import PostgresAddress
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, JobError, JobLocked, LedgerError
 from engine.model.job import Job
@@ -36,7 +38,7 @@ def test_the_first_of_variable_configuration_folder_and_data_folder_is_taken(tmp
     assert find_ledger() == DEFAULT_LEDGER
     assert find_ledger(configured) == configured
     monkeypatch.setenv("BULKSUBMIT_LEDGER", "there.db")
-    assert find_ledger(configured) == Path("there.db")
+    assert find_ledger(configured) == "there.db"
 
 
 def test_a_ledger_that_is_named_is_that_one(tmp_path):
@@ -74,6 +76,41 @@ def test_the_configuration_names_it_from_its_own_folder(tmp_path):
         configured_ledger(path, "ledger = 7\n" + CONFIG)
 
 
+URL = "postgresql://loader@one,two/jobs?target_session_attrs=read-write&sslmode=verify-full"
+
+
+def test_a_database_is_named_wherever_a_file_is(monkeypatch):
+    address = PostgresAddress(URL)
+    assert ledger_path(URL) == ledger_path(address) == address
+    assert configured_ledger("there/c.toml", f'ledger = "{URL}"\n' + CONFIG) == address
+    assert ledger_path(DEFAULT_LEDGER, address) == address
+    monkeypatch.setenv("BULKSUBMIT_LEDGER", URL)
+    assert ledger_path(DEFAULT_LEDGER, Path("c.db")) == address
+    assert command("resume j", address) == "bulksubmit resume j"
+    monkeypatch.delenv("BULKSUBMIT_LEDGER")
+    assert command("resume j", address) == f"bulksubmit resume j --ledger '{URL}'"
+
+
+def test_a_password_in_a_configuration_does_not_get_further():
+    for named in ("postgresql://loader:secret@host/jobs", "postgres://host/jobs?password=secret"):
+        with pytest.raises(ConfigError, match="a password in the URL is seen") as told:
+            configured_ledger("c.toml", f'ledger = "{named}"\n' + CONFIG)
+        assert "secret" not in str(told.value)
+
+
+def test_jobs_of_a_database_write_where_those_of_a_ledger_that_nobody_has_named_do(tmp_path):
+    assert folder_beside(tmp_path / "l.db", "j") == tmp_path / "j"
+    assert folder_beside(PostgresAddress(URL), "j") == Path("/home/her/.local/share/bulksubmit/j")
+    DEFAULT_LEDGER.parent.mkdir()
+    assert folder_beside(PostgresAddress(URL), "j") == Path(".bulksubmit/j")
+
+
+async def test_without_its_client_a_database_is_refused_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match=r"pip install 'bulksubmit\[postgres\]'"):
+        await engine.status("j", URL)
+
+
 async def test_what_is_said_of_a_job_names_the_ledger(tmp_path):
     path = tmp_path / "l.db"
     with pytest.raises(JobError, match=f"there is no ledger at {path}"):
@@ -97,6 +134,7 @@ async def test_what_is_said_of_a_job_names_the_ledger(tmp_path):
         ("`bulksubmit resume other` first", "`bulksubmit resume other --ledger there.db` first"),
         ("`bulksubmit resume a --ledger b.db` is whole", "`bulksubmit resume a --ledger b.db` is whole"),
         ("`bulksubmit validate` takes no ledger", "`bulksubmit validate` takes no ledger"),
+        ("`bulksubmit ledger copy a.db b.db` names two", "`bulksubmit ledger copy a.db b.db` names two"),
         ("nothing is said of commands", "nothing is said of commands"),
     ],
 )

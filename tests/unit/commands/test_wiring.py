@@ -23,6 +23,7 @@ from engine.clock import SystemClock
 from engine.commands import wiring
 from engine.commands.configuration import hide_secret
 from engine.commands.wiring import SERVICES, _InThreads
+from engine.ledger.address import PostgresAddress
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.batch import Batch, Limits
 from engine.model.errors import ConfigError, SourceChanged, Unauthorized, Unavailable
@@ -132,6 +133,7 @@ def a_batch(end):
         (2, rules.CHILD_BYTES - 1, {}, None, 0),
         (2, rules.CHILD_BYTES, {}, a_batch(1), 0),
         (2, rules.CHILD_BYTES, {"read_complete": True}, None, 0),
+        (2, rules.CHILD_BYTES, {"family": "f"}, None, 1),
     ],
 )
 def test_a_process_of_its_own_reads_a_large_rest_if_there_is_a_core_for_it(
@@ -143,6 +145,18 @@ def test_a_process_of_its_own_reads_a_large_rest_if_there_is_a_core_for_it(
     with wiring.standby(wiring.load(config()), job, last):
         assert len(children() - before) == expected
     assert children() == before
+
+
+def test_only_this_process_asks_a_database_what_a_family_knows(monkeypatch):
+    """Another one has none of the variables that may hold the password of the database."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    sources = (Source(0, "/nowhere", Format.NDJSON, rules.CHILD_BYTES, 0, 0),)
+    address, before = PostgresAddress("postgresql://loader@host/jobs"), children()
+    for family, expected in (("f", 0), ("", 1)):
+        job = replace(JOB, sources=sources, family=family)
+        for processes in (None, 1):
+            with wiring.standby(wiring.load(config(), processes=processes), job, None, address):
+                assert len(children() - before) == expected
 
 
 @pytest.mark.parametrize(
@@ -332,10 +346,13 @@ async def test_a_key_that_does_not_hold_is_refused(monkeypatch):
     ],
 )
 async def test_the_settle_time_is_what_is_configured_or_twice_the_slowest_start_of_the_job(
-    more, slowest, own, settle_seconds
+    tmp_path, more, slowest, own, settle_seconds
 ):
     setup, job = wiring.load(config(more=more)), replace(JOB, slowest_start=slowest)
-    async with wiring.open_run(setup, job, ledger=None, emit=lambda _: None, stop=Stop()) as run:
+    async with (
+        SqliteLedger.open(tmp_path / "ledger.db", SystemClock()) as ledger,
+        wiring.open_run(setup, job, ledger, lambda _: None, Stop()) as run,
+    ):
         assert run.service.settle_seconds == own
         assert run.settle_time.seconds == settle_seconds
 

@@ -12,9 +12,11 @@ import pytest
 from msgspec.structs import replace
 from multidict import CIMultiDict
 
+from engine.adaptive.shared_limits import FlightReport, SharedLimits
 from engine.http.caller import HttpCaller
 from engine.http.classify import Loss
 from engine.http.client import Lost
+from engine.http.share import Share
 from engine.model.error_hints import Blame, Carries, Pause, Refusal
 from engine.model.errors import (
     ConfigError,
@@ -30,6 +32,7 @@ from engine.model.errors import (
 from engine.model.settings import SecretStr, SendSettings, ServiceSettings, WindowHeaders
 from engine.progress.events import CallEnded, CallRetried, CallStarted, Paused, Spaced
 from engine.services.base import Answer, Call
+from tests.fakes.clock import under_way
 
 BASE = "https://api.example.com/v2"
 UPLOAD = "https://bucket.s3.amazonaws.com/key?X-Amz-Signature=c0ffee"
@@ -102,6 +105,25 @@ def make(clock):
         return caller, wire, events
 
     return build
+
+
+async def test_a_call_waits_for_a_grant_of_the_limits_that_are_shared(clock):
+    share, limits, wire = Share("w"), SharedLimits(), ScriptedWire(clock, [answer()])
+    asked = anyio.Event()
+    share.on_ask = asked.set
+    caller = HttpCaller(wire, Service(kind="test", base_url=BASE), SendSettings(), clock=clock, share=share)
+
+    async def sync_when_asked():
+        for _ in range(2):  # once to be there, and once with a call that waits
+            await asked.wait()
+            report = share.report(clock.monotonic(), FlightReport())
+            await clock.sleep(1.0)
+            share.grant(report, limits.sync(report, clock.now()), clock.monotonic() - 1.0, clock.monotonic())
+
+    async with under_way(sync_when_asked()):
+        assert (await caller.call(STATUS)).status == 200
+    assert wire.times == [2.0]
+    assert limits.window.unanswered == 1
 
 
 async def test_an_answer_is_handed_back_and_told_to_listeners(make):

@@ -12,10 +12,17 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace
 
-from engine.adaptive.shared_limits import DROPPED_SECONDS, GRANT_SECONDS, FlightReport, SharedLimits
+from engine.adaptive.shared_limits import (
+    DROPPED_SECONDS,
+    GRANT_SECONDS,
+    FlightReport,
+    Grant,
+    SharedLimits,
+    WindowReport,
+)
 from engine.adaptive.window import Allowance
 from engine.http.retry import CallState, GiveUp, RetryRules
-from engine.http.share import Share
+from engine.http.share import Share, WindowShare
 from engine.http.throttle import HELD, OUTAGE, UNKNOWN_LIMITS, WINDOW_USED_UP, Throttle
 from engine.services.base import Call
 from tests.fakes.workers import LOST, OK, PUSHED_BACK, STATUS, Answering, Bucket, Changing, FixedWindow, Worker, World
@@ -179,8 +186,8 @@ def test_while_the_ledger_cannot_be_reached_nobody_sends_and_then_all_go_on():
 class Alone:
     """A throttle with its share, and limits that are revised when the test says so."""
 
-    def __init__(self, **rules):
-        self.share, self.limits, self.asked = Share("w"), SharedLimits(), 0
+    def __init__(self, name="w", limits=None, **rules):
+        self.share, self.limits, self.asked = Share(name), limits or SharedLimits(), 0
         self.share.on_ask = self.count
         self.throttle = Throttle(RetryRules(**rules), None, lambda: 0.5, self.share)
 
@@ -266,12 +273,9 @@ def test_a_call_that_is_canceled_before_it_goes_gives_its_request_back():
 def test_a_call_that_waits_for_the_wish_of_the_service_that_another_worker_heard_says_so():
     alone = Alone()
     alone.end(OK)
-    other = Share("other")
-    throttle = Throttle(RetryRules(), None, lambda: 0.5, other)
-    state = CallState(STATUS)
-    alone.sync()
-    throttle.observe(state, replace(PUSHED_BACK, asked_seconds=30.0), 0.0)
-    alone.limits.sync(other.report(0.0, FlightReport()), 1e9)
+    other = Alone("other", alone.limits)
+    other.end(replace(PUSHED_BACK, asked_seconds=30.0))
+    other.sync()
     alone.sync()
     assert alone.admit().reason == HELD
     alone.sync(29.5)
@@ -285,9 +289,7 @@ def test_a_call_that_waits_for_the_wish_of_the_service_that_another_worker_heard
 def test_an_outage_that_another_worker_has_met_holds_calls_of_that_lane_until_it_has_ended_or_patience_has():
     alone = Alone(give_up_seconds=100.0)
     alone.end(OK)
-    other = Alone()
-    other.limits = alone.limits
-    other.share._worker = "other"
+    other = Alone("other", alone.limits)
     other.end(LOST, CREATE)
     other.admit(CREATE)
     other.sync()
@@ -297,10 +299,41 @@ def test_an_outage_that_another_worker_has_met_holds_calls_of_that_lane_until_it
     assert alone.throttle.admit(waiting, 0.0).seconds == math.inf
     assert alone.admit(STATUS).seconds == 0, "another lane"
     for now in range(5, 101, 5):
-        other.share._waiting.add("/unrepeatable")
+        other.admit(CREATE, now)
         other.sync(now)
         alone.sync(now)
     assert isinstance(alone.throttle.admit(waiting, 100.0), GiveUp)
+
+
+def test_the_turn_to_probe_is_taken_over_with_the_time_of_the_next_probe():
+    alone = Alone()
+    other = Alone("other", alone.limits)
+    other.end(LOST, CREATE)
+    probe = CallState(CREATE)
+    other.throttle.admit(probe, 0.0)
+    other.sync()
+    alone.go()
+    waiting = CallState(CREATE)
+    assert alone.throttle.admit(waiting, 0.0).seconds == math.inf
+    other.throttle.admit(probe, 0.0)
+    probe.under_way = True
+    other.throttle.observe(probe, LOST, 0.5)
+    other.throttle.observe(probe, None, 0.5)
+    for _ in range(2):
+        other.sync(0.5)
+    alone.sync(0.5)
+    assert round(alone.throttle.admit(waiting, 0.5).seconds, 3) == 0.75
+
+
+def test_requests_that_are_not_used_yet_are_reported_as_held_and_can_be_used_until_the_next_grant():
+    window = WindowShare(lambda: None, lambda: None)
+    window.grant(WindowReport(), Grant(requests=5), 0.0)
+    assert [window.take(0.0, yielding=False) for _ in range(2)] == [0, 0]
+    told = window.report(0.5)
+    assert (told.held, window.unused) == (4, 2), "one goes back: as many are expected as came"
+    assert [window.take(0.5, yielding=False) for _ in range(3)] == [0, 0, math.inf]
+    window.grant(told, Grant(requests=1), 0.6)
+    assert window.report(0.6).held == 5
 
 
 def test_polls_wait_for_requests_of_their_own_kind():

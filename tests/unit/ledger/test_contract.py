@@ -13,7 +13,7 @@ from engine.model.errors import JobError, JobLocked, LeaseLost, LedgerError, Nam
 from engine.model.job import JobState
 from engine.model.outcome import Kept, LaterFate, Settlement, Tally
 from engine.model.runs import PastAudit, PastRun, RunCounts, Sample, Standing
-from engine.model.shard import MOST_LOSSES, SHARD_BATCHES, LeaseTerms, ShardCounts, ShardState
+from engine.model.shard import MOST_LOST_WORKERS, SHARD_BATCHES, LeaseTerms, ShardCounts, ShardState
 from engine.model.submission import TRANSITIONS, UNSENT, State, Submission
 
 from .values import (
@@ -1087,13 +1087,13 @@ async def test_only_a_worker_s_own_leases_end_when_it_goes(ours, theirs):
 async def test_a_shard_that_many_workers_have_lost_is_parked_until_a_person_opens_it(sharing):
     async with sharing() as ledger:
         await frozen(ledger)
-    for number in range(MOST_LOSSES):
+    for number in range(MOST_LOST_WORKERS):
         async with sharing() as ledger:
             assert len(await ledger.take_shards("j", LeaseTerms(f"W{number}", 0.0, 0.0), 1)) == 1
     async with sharing() as ledger:
         assert await ledger.take_shards("j", A, 1) == []
         (shard,) = await ledger.shards("j")
-        assert (shard.state, shard.holder, shard.losses) == (ShardState.PARKED, "", MOST_LOSSES)
+        assert (shard.state, shard.holder, shard.losses) == (ShardState.PARKED, "", MOST_LOST_WORKERS)
         assert shard.lost.split() == ["W0", "W1", "W2"]
         assert await ledger.count_shards("j", "A") == ShardCounts(0, 0, 0)
         await ledger.open_shards("j")
@@ -1106,7 +1106,7 @@ async def test_a_shard_that_many_workers_have_lost_is_parked_until_a_person_open
 async def test_what_is_given_back_is_not_lost(sharing):
     async with sharing() as ledger:
         await frozen(ledger)
-        for number in range(MOST_LOSSES + 1):
+        for number in range(MOST_LOST_WORKERS + 1):
             worker = LeaseTerms(f"W{number}", 60.0, 20.0)
             (shard,) = await ledger.take_shards("j", worker, 1)
             assert shard.losses == 0
@@ -1235,6 +1235,18 @@ async def test_workers_are_known_from_their_first_renewal_until_they_go(ours, th
     assert first.begun_at < second.begun_at <= first.seen_at
     await ours.give_back_shards("j", A, left=False)
     assert [worker.name for worker in await ours.workers("j")] == ["B"]
+
+
+async def test_a_worker_that_is_silent_for_longer_than_a_lease_is_forgotten_once_it_has_no_shard(ours, theirs, clock):
+    await frozen(ours)
+    await ours.take_shards("j", A, 1)
+    await ours.renew_shards("j", A)
+    await clock.sleep(A.seconds + 1)
+    await theirs.renew_shards("j", B)
+    assert [worker.name for worker in await theirs.workers("j")] == ["A", "B"]
+    await theirs.take_shards("j", B, 1)
+    await theirs.renew_shards("j", B)
+    assert [worker.name for worker in await theirs.workers("j")] == ["B"]
 
 
 async def test_a_budget_is_changed_by_one_after_the_other(ours, theirs):

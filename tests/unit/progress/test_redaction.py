@@ -13,13 +13,20 @@ from engine.progress.redaction import (
     remember_secret,
 )
 
-ENVIRONMENT = {"SAMA_ACCESS_KEY": "k3y-value", "SB_AUTH_TOKEN": "k3y-value-longer", "MY_KEY": "abc", "HOME": "/home/me"}
+ENVIRONMENT = {
+    "PGPASSWORD": "of-the-database",
+    "SAMA_ACCESS_KEY": "k3y-value",
+    "SB_AUTH_TOKEN": "k3y-value-longer",
+    "MY_KEY": "abc",
+    "HOME": "/home/me",
+}
 
 
 @pytest.mark.parametrize(
     ("text", "hidden"),
     [
         ("said k3y-value", "said ***"),
+        ("said of-the-database", "said ***"),
         ("said k3y-value-longer.", "said ***."),
         (
             "PUT https://b.s3.amazonaws.com/k?X-Amz-Signature=9f&X-Amz-Expires=5 failed",
@@ -28,6 +35,7 @@ ENVIRONMENT = {"SAMA_ACCESS_KEY": "k3y-value", "SB_AUTH_TOKEN": "k3y-value-longe
         ("see https://user:pass@host/x", "see https://***@host/x"),
         ("by http://user:p@ss@proxy:3128", "by http://***@proxy:3128"),
         ("postgres://user:pass@host/x", "postgres://***@host/x"),
+        ("postgres://user@host/x?sslpassword=pass", "postgres://***@host/x?***"),
         (r'{"url":"https:\/\/b\/k?sig=1"}', r'{"url":"https:\/\/b\/k?***"}'),
         (
             "next=https%3A%2F%2Fb%2Fk%3FX-Amz-Signature%3Dab12%26x%3D1",
@@ -57,6 +65,7 @@ def test_what_looks_like_a_secret_is_hidden(text, hidden):
         "the token: it is old. Access key: unknown",
         "write user name and password into HTTPS_PROXY, before the host",
         "file:///home/me@here and a // b@c",
+        "status --ledger 'postgresql://loader@one,two/jobs?sslmode=verify-full'",
         "<Code>InvalidToken</Code>",
     ],
 )

@@ -1,11 +1,14 @@
 import asyncio
+from collections import deque
+from http import HTTPStatus
 
 import anyio
 import anyio.lowlevel
 import pytest
 
+from engine.adaptive.concurrency import CallFate
 from engine.model.settings import SendSettings
-from engine.progress.events import unheard
+from engine.progress.events import CallEnded, unheard
 from engine.run.in_flight import MOST_BYTES, InFlight, Slot
 
 
@@ -157,3 +160,62 @@ async def test_of_two_who_give_a_place_back_the_first_does(places):
 def test_a_place_that_nobody_took_cannot_be_given_back(places):
     with pytest.raises(RuntimeError, match="more places were given back than taken"):
         places(1).give_back(Slot(1, 1, 0.0), None)
+
+
+# Shared with other workers
+
+
+def auto(clock):
+    return InFlight(SendSettings(), clock, unheard)
+
+
+async def finish(places, clock, number):
+    """Let so many batches of a second each go through, as many at once as there are places."""
+    slots = deque()
+    for _ in range(number):
+        while len(slots) < places.limit:
+            slots.append(await places.take(1))
+        clock.move_to(clock.now() + 1 / places.limit)
+        places.give_back(slots.popleft(), CallFate.DONE)
+    for slot in slots:
+        places.give_back(slot, None)
+
+
+async def test_where_the_number_is_configured_there_are_no_places_before_the_first_grant(places):
+    ten = places(10)
+    ten.await_grant()
+    assert ten.limit == 0
+    ten.follow(5)
+    assert (ten.limit, ten.report().most, ten.report().limit) == (5, 10, 5)
+
+
+async def test_whoever_follows_learns_nothing_and_goes_on_from_there_once_it_leads(clock):
+    one = auto(clock)
+    one.await_grant()
+    one.follow(8)
+    await finish(one, clock, 50)
+    assert one.limit == 8
+    one.follow(None)
+    assert one.limit == 8
+    await finish(one, clock, 300)
+    assert one.limit > 8
+
+
+async def test_whoever_leads_is_left_alone(clock):
+    one = auto(clock)
+    await finish(one, clock, 2)
+    limit = one.limit
+    one.follow(None)
+    await finish(one, clock, 50)
+    assert one.limit > 4 * limit, "it goes on with its slow start"
+
+
+async def test_a_push_back_is_reported_once_and_that_of_another_worker_lowers_the_limit(clock):
+    one = auto(clock)
+    one.hear(CallEnded("status", 0.1, 0, HTTPStatus.TOO_MANY_REQUESTS))
+    assert [one.report().pushed_back, one.report().pushed_back] == [True, False]
+    one = auto(clock)
+    await finish(one, clock, 50)
+    limit = one.limit
+    one.others_pushed_back()
+    assert one.limit < limit

@@ -1,6 +1,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from fakes.bench import a_bench
@@ -68,6 +69,16 @@ async def chase(tmp_path):
 
 QUIET = {"tasks_per_second": 0.0}
 """A service that creates nothing."""
+
+
+# Room
+
+
+async def test_what_a_service_answers_at_once_is_never_open_so_requests_under_way_leave_room(chase):
+    chase = await chase(released=0)
+    answering = Poller(replace(chase.run, service=SimpleNamespace(polling=None)), SendSettings())
+    assert answering.has_room(uploads=64)
+    assert not Poller(chase.run, SendSettings(max_open_batches=64)).has_room(uploads=64)
 
 
 # Settling

@@ -11,7 +11,7 @@ from engine.model.errors import Interrupted, JobCanceled, LeaseLost, LedgerError
 from engine.model.job import JobState
 from engine.model.outcome import Settlement
 from engine.model.settings import SendSettings
-from engine.model.shard import MOST_LOSSES, SHARD_BATCHES, LeaseTerms, ShardState
+from engine.model.shard import MOST_LOST_WORKERS, SHARD_BATCHES, LeaseTerms, ShardState
 from engine.model.submission import State, Submission
 from engine.run.reading import joined
 from engine.run.shards import Shards, lease_terms, worker_name
@@ -239,7 +239,7 @@ async def test_a_worker_whose_lease_was_taken_over_ends_its_run(tmp_path):
 
 async def test_a_shard_is_parked_that_three_workers_were_lost_with(tmp_path):
     async with a_shared_job(tmp_path) as bench:
-        for number in range(MOST_LOSSES):
+        for number in range(MOST_LOST_WORKERS):
             async with another_worker(bench) as dying:
                 assert (await shards_of(dying, f"dying-{number}").next()).first == 0
             await bench.clock.sleep(TERMS.seconds)

@@ -98,6 +98,32 @@ async def test_what_goes_up_is_what_was_frozen(bench):
     assert bench.service.ids() == EACH_ONCE
 
 
+async def test_a_call_waits_while_the_lease_of_its_batch_is_not_renewed(bench, monkeypatch):
+    batch, began = await one_batch(bench), bench.clock.monotonic()
+
+    def check_lease(job, sequence):
+        if bench.clock.monotonic() < began + 3:
+            raise LeaseLost.of(job, sequence)
+
+    monkeypatch.setattr(bench.ledger._ledger, "check_lease", check_lease)
+    await bench.submit(batch)
+    assert bench.clock.monotonic() >= began + 3
+    assert bench.service.ids() == EACH_ONCE
+
+
+async def test_a_call_whose_lease_is_lost_is_not_made_once_the_run_ends(bench, monkeypatch):
+    batch = await one_batch(bench)
+
+    def check_lease(job, sequence):
+        bench.stop.request(LeaseLost.of(job, sequence))  # as the next renewal does
+        raise LeaseLost.of(job, sequence)
+
+    monkeypatch.setattr(bench.ledger._ledger, "check_lease", check_lease)
+    with pytest.raises(LeaseLost):
+        await bench.submit(batch)
+    assert bench.service.ids() == {}
+
+
 async def test_inline_the_intent_is_durable_before_the_only_call(tmp_path):
     steps = []
     async with a_bench(tmp_path, records=3, hooks=noting(steps), stages=False) as bench:
