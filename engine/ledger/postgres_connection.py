@@ -238,11 +238,15 @@ class PostgresConnection:
     def stream(self, query: str, bindings: Bindings = ()) -> Generator[tuple[Any, ...], None, None]:
         """Yield its rows one by one. Raises: LedgerAway: it was lost meanwhile; another call opens it anew."""
         with mapped(self.address):
-            if self.is_lost:
-                self.reconnect(time.monotonic() + RECONNECT_SECONDS)
+            self._be_there()
         with mapped(self.address), self._in_transaction(), self.raw.cursor(f"{query}_{next(self._numbers)}") as cursor:
             cursor.execute(STATEMENTS[query], _by_name(query, bindings))
             yield from cursor
+
+    def _be_there(self) -> None:
+        """Open it anew if it was lost."""
+        if self.is_lost:
+            self.reconnect(time.monotonic() + RECONNECT_SECONDS)
 
     @contextmanager
     def _in_transaction(self) -> Iterator[None]:
@@ -285,6 +289,9 @@ class PostgresWriter(PostgresConnection):
         self._has_row = False
         self._marks = False
         """Each part of the transaction begins with a savepoint: costs two calls, and is seldom needed."""
+
+    def _be_there(self) -> None:
+        """Do nothing: what comes after it would be no part of the transaction."""
 
     def fetch(self, query: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         """Return all rows that a statement yields."""
