@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -86,6 +87,12 @@ def test_a_cluster_freezes_what_one_process_would_cold_and_warm(cluster, sources
         assert digest(batches(planned(Recipe(sources, *SHAPE), cluster))) == digest(expected)
     for last in expected[::17]:
         assert batches(planned(Recipe(sources, *SHAPE), cluster, last)) == expected[last.sequence + 1 :]
+
+
+def test_who_plans_and_who_sends_may_ask_for_the_cluster_at_the_same_time():
+    with DaskCluster("local:1") as cluster, ThreadPoolExecutor(2) as two:
+        first, second = two.map(lambda _: cluster.client, range(2), timeout=30)
+        assert first is second
 
 
 def test_a_worker_that_is_killed_in_a_segment_is_missed_by_nobody(cluster, sources, expected, tmp_path):
