@@ -3,13 +3,11 @@
 And the script of the Kubernetes Job, by two processes in the place of its pods.
 """
 
-import json
 import os
-import re
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import pytest
 import yaml
@@ -36,6 +34,8 @@ access_key = "${{env:SAMA_ACCESS_KEY}}"
 poll_seconds = 0.05
 """
 TASKS = "".join(f'{{"data":{{"id":{number}}}}}\n' for number in range(5000))
+BEFORE = "$ bulksubmit submit tasks.ndjson --config sama.toml --job images-0 --ledger .bulksubmit/ledger.db"
+"""What was done with a ledger in a file."""
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def working(arguments, folder):
     finally:
         process.terminate()
         said = process.communicate(timeout=60)[1].decode()
-    assert (process.returncode, "Traceback" in said) == (5, False), said
+    assert (process.returncode, "Traceback" in said) == (128 + signal.SIGTERM, False), said
 
 
 def test_every_block_of_the_page_does_what_it_says(server, tmp_path, monkeypatch, capfd):
@@ -93,8 +93,10 @@ def test_every_block_of_the_page_does_what_it_says(server, tmp_path, monkeypatch
         reader = Administrator(tmp_path, monkeypatch.setenv, capfd.readouterr, stack)
         reader.server = server
         (tmp_path / "sama.toml").write_text(CONFIG.format(reader.sama()))
-        (tmp_path / "export.ndjson").write_text(TASKS)
+        (tmp_path / "tasks.ndjson").write_text(TASKS)
+        (tmp_path / "export.ndjson").write_text(TASKS.replace('"id":', '"id":2'))
         (tmp_path / "more.ndjson").write_text(TASKS.replace('"id":', '"id":1'))
+        reader.follow(Block("given", 1, "console", BEFORE))
         for block in blocks_of(PAGE):
             if block.run:
                 reader.follow(block)
@@ -140,4 +142,4 @@ def test_pods_of_the_kubernetes_job_send_one_load_together(server, tmp_path, mon
             pods = [pod(index) for index in indexes]
             said = [each.communicate(timeout=120)[0].decode() for each in pods]
             assert [each.returncode for each in pods] == [0] * len(pods), said
-    assert count_markers(journal) == {number: 1 for number in range(5000)}
+    assert count_markers(journal) == dict.fromkeys(range(5000), 1)
