@@ -42,6 +42,8 @@ _CONNECT_SECONDS = 5
 """Of one try."""
 _BETWEEN_TRIES_SECONDS = 0.2
 _STATEMENT_MS = 60_000
+ANSWER_SECONDS = 75.0
+"""A statement is ended by the database before that."""
 _LOST_MS = 15_000
 """Until the system takes a connection for lost on which nothing is answered."""
 _SETTINGS = {
@@ -177,10 +179,40 @@ class _TextAsWritten(TextLoader):
         return text
 
 
+class _Session(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that is closed when nothing is answered for too long: a network may take all and bring nothing."""
+
+    def wait(self, gen: Generator[Any, Any, T], *how: Any, **named: Any) -> T:
+        """Wait for the answer that `gen` takes in: what each call of psycopg comes to."""
+        try:
+            return super().wait(_limited(gen, time.monotonic() + ANSWER_SECONDS), *how, **named)
+        except _NoAnswer:
+            self.close()
+            raise
+
+
+class _NoAnswer(psycopg.OperationalError):
+    """Nothing came in time."""
+
+
+def _limited(gen: Generator[Any, Any, T], until: float) -> Generator[Any, Any, T]:
+    """Go on with what waits for the socket, up to a time. Raises: _NoAnswer."""
+    ready = None
+    while True:
+        try:
+            asked = gen.send(ready)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+        ready = yield asked
+        if not ready and time.monotonic() > until:
+            raise _NoAnswer(f"the database has not answered for {ANSWER_SECONDS:g} s")
+
+
 def session(address: PostgresAddress) -> psycopg.Connection[tuple[Any, ...]]:
     """Open a session in which each statement is a transaction. Raises: psycopg.Error."""
     settings: dict[str, Any] = {**_SETTINGS, **psycopg.conninfo.conninfo_to_dict(address.url)}
-    raw = psycopg.connect(**settings, autocommit=True)
+    raw = _Session.connect(**settings, autocommit=True)
     raw.adapters.register_dumper(bool, _Flag)
     raw.adapters.register_dumper(str, _TextDumper)
     raw.adapters.register_loader("text", _TextAsWritten)
@@ -238,11 +270,15 @@ class PostgresConnection:
     def stream(self, query: str, bindings: Bindings = ()) -> Generator[tuple[Any, ...], None, None]:
         """Yield its rows one by one. Raises: LedgerAway: it was lost meanwhile; another call opens it anew."""
         with mapped(self.address):
-            if self.is_lost:
-                self.reconnect(time.monotonic() + RECONNECT_SECONDS)
+            self._be_there()
         with mapped(self.address), self._in_transaction(), self.raw.cursor(f"{query}_{next(self._numbers)}") as cursor:
             cursor.execute(STATEMENTS[query], _by_name(query, bindings))
             yield from cursor
+
+    def _be_there(self) -> None:
+        """Open it anew if it was lost."""
+        if self.is_lost:
+            self.reconnect(time.monotonic() + RECONNECT_SECONDS)
 
     @contextmanager
     def _in_transaction(self) -> Iterator[None]:
@@ -285,6 +321,9 @@ class PostgresWriter(PostgresConnection):
         self._has_row = False
         self._marks = False
         """Each part of the transaction begins with a savepoint: costs two calls, and is seldom needed."""
+
+    def _be_there(self) -> None:
+        """Do nothing: what comes after it would be no part of the transaction."""
 
     def fetch(self, query: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         """Return all rows that a statement yields."""
@@ -347,7 +386,7 @@ class PostgresWriter(PostgresConnection):
 
     def _begin(self) -> tuple[int, int]:
         """Begin a transaction; return its number and that of the database's process: COMMIT may not be answered."""
-        cursor = self.raw.execute(_BEGIN.format(name=self._name))
+        cursor = self.raw.execute(_BEGIN.format(name=self._name), prepare=False)
         self._has_row = True
         cursor.nextset()
         ((number, process),) = cursor.fetchall()
