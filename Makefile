@@ -73,7 +73,7 @@ lock:
 	$(COMPILE) --extra fast,demo,build,s3,parquet,test --constraint requirements/system.txt --output-file requirements/test.txt pyproject.toml
 	$(COMPILE) --extra fast,demo,build --constraint requirements/system.txt --output-file requirements/demo.txt pyproject.toml
 	$(COMPILE) --extra fast,build,postgres,check --constraint requirements/system.txt --output-file requirements/check.txt pyproject.toml
-	$(COMPILE) --extra fast --constraint requirements/system.txt --output-file requirements/run.txt pyproject.toml
+	$(COMPILE) --extra fast,s3,postgres --constraint requirements/system.txt --output-file requirements/run.txt pyproject.toml
 	$(COMPILE) --extra fast,bench --output-file requirements/bench.txt pyproject.toml
 	$(COMPILE) --output-file requirements/servers.txt requirements/servers.in
 	cd tests/system/pouchdb && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund

@@ -52,6 +52,7 @@ MEASURES: Mapping[str, Callable[[Session], Section]] = {
     "searching": searching.measure,
     "following": following.measure,
     "workers": workers.measure,
+    "together": workers.measure_together,
     "adapting": adapting.chosen_on,
     "held_out": adapting.held_out,
     "scaling": scaling.measure,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from engine.commands.again import FailedTasks, find_failed_tasks, retry_tasks
     from engine.commands.cancel import cancel
     from engine.commands.check import CheckReport, check
+    from engine.commands.copying import LedgerCopy, copy_ledger
     from engine.commands.later import refresh
     from engine.commands.lineage import Attempt, Story
     from engine.commands.nightly import nightly
@@ -51,6 +52,7 @@ __all__ = [
     "Format",
     "Job",
     "JobStatus",
+    "LedgerCopy",
     "Missing",
     "Outcome",
     "Overview",
@@ -73,6 +75,7 @@ __all__ = [
     "backup",
     "cancel",
     "check",
+    "copy_ledger",
     "errors",
     "events",
     "find_failed_tasks",
@@ -105,6 +108,7 @@ _HOMES = {
     "engine.commands.again": ("FailedTasks", "find_failed_tasks", "retry_tasks"),
     "engine.commands.cancel": ("cancel",),
     "engine.commands.check": ("CheckReport", "check"),
+    "engine.commands.copying": ("LedgerCopy", "copy_ledger"),
     "engine.commands.later": ("refresh",),
     "engine.commands.lineage": ("Attempt", "Story"),
     "engine.commands.nightly": ("nightly",),

@@ -104,6 +104,7 @@ if TYPE_CHECKING:  # so that editors and type checkers know what each takes; tes
     backup = _blocking(engine.backup)
     cancel = _blocking(engine.cancel)
     check = _blocking(engine.check)
+    copy_ledger = _blocking(engine.copy_ledger)
     find_failed_tasks = _blocking(engine.find_failed_tasks)
     find_record = _blocking(engine.find_record)
     find_uncertain = _blocking(engine.find_uncertain)

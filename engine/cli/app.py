@@ -424,6 +424,26 @@ def backup(
     return backup_screen(ask(partial(engine.backup, file, ledger), output_options), file, ledger)
 
 
+@_command(shows_progress=False)
+def ledger(
+    *,
+    work: options.LedgerWork,  # noqa: ARG001 - there is one so far
+    source: options.CopiedLedger,
+    to: options.NewLedger,
+    output_options: OutputOptions,
+) -> Screen:
+    """Copy a ledger to another place.
+
+    From a file to a database, or back, while no process works on its jobs. All of it is there at the end, or nothing;
+    then each table is read again on both sides and compared. Only one of the two may go on: both would send what
+    neither has sent yet.
+    """
+    from engine.cli.output.status import copy_screen
+    from engine.cli.signals import ask
+
+    return copy_screen(ask(partial(engine.copy_ledger, source, to), output_options), source, to)
+
+
 @_command()
 def retry(
     *,

@@ -67,6 +67,12 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
+class LedgerVerb(StrEnum):
+    """What `ledger` does."""
+
+    COPY = "copy"
+
+
 class ListedState(StrEnum):
     """Which jobs `status` lists."""
 
@@ -537,6 +543,9 @@ TakeProposals: TypeAlias = Annotated[bool, _option("-y, --yes", "Take what is pr
 ExampleName: TypeAlias = Annotated[
     str | None, _argument("NAME", "Configuration to print; the names of all are listed where it is left out.")
 ]
+LedgerWork: TypeAlias = Annotated[LedgerVerb, _argument("ACTION", "What to do with it: copy.")]
+CopiedLedger: TypeAlias = Annotated[str, _argument("FROM", "Ledger to copy: a file, or the URL of a database.")]
+NewLedger: TypeAlias = Annotated[str, _argument("TO", "Ledger that gets all of it: likewise; empty, or not there.")]
 ShellName: TypeAlias = Annotated[Shell, _argument("SHELL", "Whose script to print: bash, zsh or fish.")]
 DemoFolder: TypeAlias = Annotated[
     Path, _option("--folder DIR", "Folder for the demo's ledger, reports and journal.", default=True)

@@ -43,7 +43,6 @@ from engine.model.errors import (
     JobCanceled,
     JobError,
     JobLocked,
-    LeaseLost,
     OtherJobs,
     ShardsParked,
     SourceChanged,
@@ -64,6 +63,9 @@ from engine.run.pipeline import Pipeline
 from engine.run.shards import tell_tally
 from engine.source.given import Sources, names_of
 from engine.source.sources import check_unchanged
+
+TAKES_OVER = "work"
+"""The command whose runs begin where the one before was killed or stopped: no person has said how they shall be."""
 
 
 @tells_end
@@ -463,7 +465,8 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
     sent again, whatever may come twice. `changed`: the sources are not what they were, so only what was released is
     followed.
     """
-    work = partial(_work_on, pace=pace, released_again_by_user=released_again_by_user, changed=changed)
+    goes_on = command == TAKES_OVER
+    work = partial(_work_on, pace=pace, goes_on=goes_on, released_again_by_user=released_again_by_user, changed=changed)
     async with RunMemory(job, ledger, emit, stop, command=command, textfile=setup.textfile) as memory:
         done = partial(memory.spelled, partial(work, job, ledger, setup, memory, stop))
         return memory.end(await with_hooks(job, setup, memory.emit, stop, done))
@@ -477,6 +480,7 @@ async def _work_on(  # noqa: PLR0913 - as above
     stop: Stop,
     *,
     pace: wiring.PlanPace | None,
+    goes_on: bool,
     released_again_by_user: frozenset[int],
     changed: SourceChanged | None,
 ) -> Result:
@@ -502,6 +506,7 @@ async def _work_on(  # noqa: PLR0913 - as above
                     changed=changed,
                     sent_before=job.parent is not None and source_name(job) == UNCERTAIN_SOURCE,
                     most_records=most,
+                    goes_on_for_another=goes_on,
                 )
                 run = await _learnt(replace(run, emit=fan_out(emit, reports.hear, bounds.hear)), last)
                 pipeline = wiring.pipeline(setup, run, in_flight, pace, standby)
@@ -528,15 +533,6 @@ async def _work_on(  # noqa: PLR0913 - as above
         result = await summarize(job, ledger, started, error, setup=setup, note=note, before=before, begun=reports)
     emit(JobEnded(job.name, result.state))
     return result
-
-
-def _taken_over(job: Job, ledger: Ledger) -> LeaseLost | None:
-    """Return an error if another process has the job by now: that one ends it."""
-    try:
-        ledger.check_lock(job.name)
-    except LeaseLost as error:
-        return error
-    return None
 
 
 async def _learnt(run: Run, last: Batch | None) -> Run:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from engine.commands import wiring
 from engine.commands.intake import copied_here
 from engine.commands.paths import folder_beside, open_ledger, spelled
-from engine.commands.submit import family_lock, go_on
+from engine.commands.submit import TAKES_OVER, family_lock, go_on
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 2.0
 """Between two looks at which jobs there are, or whether one has shards."""
-_COMMAND = "work"
-
 
 _TAKEN_OVER = frozenset({None, Exit.LOCKED, 128 + signal.SIGINT, 128 + signal.SIGTERM})
 """How the run before has ended where a worker plans in its place: it was killed, interrupted, or lost its leases. One
@@ -119,7 +117,7 @@ class _Worker:
         self._ledger = ledger
         self._emit = emit
         self._stop = stop
-        self._go_on = partial(go_on, command=_COMMAND, processes=processes, dask=dask)
+        self._go_on = partial(go_on, command=TAKES_OVER, processes=processes, dask=dask)
         self.jobs: list[str] = []
         self.exit_code = int(Exit.ALL_CREATED)
         self.message = ""

@@ -15,7 +15,7 @@ from msgspec import Struct
 from engine.model.errors import ConfigError
 
 if TYPE_CHECKING:
-    from engine.ledger.connection import Connection
+    from engine.ledger.connection import Connection, WritingConnection
 
 SCHEMES = ("postgresql://", "postgres://")
 
@@ -85,3 +85,22 @@ def open_reader(address: LedgerAddress) -> Connection:
     from engine.ledger import database  # noqa: PLC0415 - one of the two is needed
 
     return database.open_reader(address)
+
+
+def open_writer(address: LedgerAddress) -> WritingConnection:
+    """Open a ledger to write to it alone; it is made where there is none.
+
+    Raises:
+        LedgerError: it cannot be used, or was written by a newer bulksubmit.
+        ConfigError: what it takes is not installed.
+    """
+    if isinstance(address, PostgresAddress):
+        require_postgres()
+        from engine.ledger.postgres_connection import open_writer as open_postgres  # noqa: PLC0415 - an extra
+
+        return open_postgres(address)
+    from engine.ledger import database  # noqa: PLC0415 - one of the two is needed
+
+    _, writer, reader = database.open_connections(address, busy_seconds=0, vfs=None)
+    reader.close()
+    return writer

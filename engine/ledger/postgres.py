@@ -13,7 +13,7 @@ import asyncio
 import os
 import shlex
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -122,21 +122,33 @@ class PostgresLedger(SqlLedger):
             self._tokens.pop(name, None)
             self._lost.discard(name)
             with suppress(psycopg.Error):  # a session that is gone has freed it
-                self._session().execute("SELECT pg_advisory_unlock(%s)", [self._key(name)])
+                self._asked("SELECT pg_advisory_unlock(%s)", [self._key(name)])
 
     def _take(self, name: str, what: str) -> int:
-        session, key = self._session(), self._key(name)
         if name in self._tokens:  # the session would let us have it twice
             raise JobLocked(f"this process is working on {what} already")
-        ((taken,),) = session.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchall()
-        if not taken:
-            rows = session.execute(STATEMENTS["lock_holder"], {"name": name}).fetchall()
+        if not self._acquire(name):
+            rows = self._asked(STATEMENTS["lock_holder"], {"name": name})
             holder = rows[0][0] if rows else "unknown"
             helps = f" `bulksubmit work {job}` helps it." if (job := name.removeprefix("job:")) != name else ""
             raise JobLocked(f"process {holder} is working on {what}. Wait until it ends, or stop it first.{helps}")
         holder = f"{os.getpid()} on {socket.gethostname()}"
-        ((token,),) = session.execute(STATEMENTS["take_lock"], {"name": name, "holder": holder}).fetchall()
+        ((token,),) = self._asked(STATEMENTS["take_lock"], {"name": name, "holder": holder})
         return int(str(token))
+
+    def _acquire(self, name: str) -> bool:
+        ((taken,),) = self._asked("SELECT pg_try_advisory_lock(%s)", [self._key(name)])
+        return bool(taken)
+
+    def _asked(self, sql: str, bindings: Sequence[object] | Mapping[str, object]) -> Sequence[tuple[object, ...]]:
+        """Ask in the session that holds our locks; once more, if only that shows that it was lost."""
+        session = self._session()
+        try:
+            return session.execute(sql, bindings).fetchall()
+        except psycopg.OperationalError:
+            if not session.closed:
+                raise
+        return self._session().execute(sql, bindings).fetchall()
 
     def _session(self) -> psycopg.Connection[tuple[object, ...]]:
         """Return the session that holds our locks; if it was lost, another one that has taken them again."""
@@ -160,28 +172,27 @@ class PostgresLedger(SqlLedger):
                     await asyncio.to_thread(self._show_sign)
 
     def _show_sign(self) -> None:
-        try:
-            self._session().execute("SELECT")
-        except psycopg.OperationalError:
-            self._session()
+        self._asked("SELECT 1", [])
 
     def check_lock(self, name: str) -> None:
         if f"job:{name}" in self._lost:
             raise LeaseLost(f"another process has taken over job {name!r} since the database was lost, and goes on")
 
     def _key(self, name: str) -> int:
-        return _key_of(self._session(), name)
+        ((key,),) = self._asked(_KEY, [name])
+        return int(str(key))
 
     def is_locked(self, name: str) -> bool:
         with mapped(self._address):
             key = self._key(f"job:{check_job_name(name)}")
-            found = self._session().execute(
-                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 "
-                "AND database = (SELECT oid FROM pg_database WHERE datname = CURRENT_DATABASE()) "
-                "AND (CAST(classid AS BIGINT) << 32) + CAST(objid AS BIGINT) = %s",
-                [key],
+            return bool(
+                self._asked(
+                    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 "
+                    "AND database = (SELECT oid FROM pg_database WHERE datname = CURRENT_DATABASE()) "
+                    "AND (CAST(classid AS BIGINT) << 32) + CAST(objid AS BIGINT) = %s",
+                    [key],
+                )
             )
-            return bool(found.fetchall())
 
     def _locks_held(self) -> Mapping[str, int]:
         return dict(self._tokens)

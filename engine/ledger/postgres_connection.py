@@ -15,15 +15,19 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from itertools import count
 from typing import Any, TypeVar
 
 import psycopg
 from msgspec import Struct
 from psycopg import errors
+from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.pq import TransactionStatus
+from psycopg.types.string import StrDumperUnknown as StrDumper
+from psycopg.types.string import TextLoader
 
 from engine.ledger.address import PostgresAddress
 from engine.ledger.connection import Bindings
@@ -81,7 +85,7 @@ _WORDS: Mapping[type[Exception], str] = {
     errors.ReadOnlySqlTransaction: _REFUSED["read-only"],
     errors.InsufficientPrivilege: "this user may not do that; docs/many-machines.md has the rights that are needed",
     errors.UndefinedTable: "there is no ledger in this database; `bulksubmit submit` makes one",
-    errors.DataError: "a text holds a character that PostgreSQL does not keep",
+    errors.DataError: "a value is none that PostgreSQL keeps; this is a defect worth reporting",
     errors.IntegrityError: "it already holds something else in this place; this is a defect worth reporting",
     UnicodeEncodeError: "a text is not valid Unicode and cannot be kept",
     psycopg.OperationalError: _AWAY,
@@ -150,11 +154,36 @@ class _Flag(Dumper):
         return b"1" if obj else b"0"
 
 
+_MARK = "\ue000"
+"""Begins what stands for a character that PostgreSQL does not keep, and for itself."""
+
+
+class _TextDumper(StrDumper):
+    """Texts may hold NUL: a field of a row, or what a service says."""
+
+    def dump(self, obj: str) -> Buffer | None:
+        if "\0" in obj or _MARK in obj:
+            obj = obj.replace(_MARK, f"{_MARK}1").replace("\0", f"{_MARK}0")
+        return super().dump(obj)
+
+
+class _TextAsWritten(TextLoader):
+    """Gives a text back as it was."""
+
+    def load(self, data: Buffer) -> bytes | str:
+        text = super().load(data)
+        if isinstance(text, str) and _MARK in text:
+            return text.replace(f"{_MARK}0", "\0").replace(f"{_MARK}1", _MARK)
+        return text
+
+
 def session(address: PostgresAddress) -> psycopg.Connection[tuple[Any, ...]]:
     """Open a session in which each statement is a transaction. Raises: psycopg.Error."""
     settings: dict[str, Any] = {**_SETTINGS, **psycopg.conninfo.conninfo_to_dict(address.url)}
     raw = psycopg.connect(**settings, autocommit=True)
     raw.adapters.register_dumper(bool, _Flag)
+    raw.adapters.register_dumper(str, _TextDumper)
+    raw.adapters.register_loader("text", _TextAsWritten)
     return raw
 
 
@@ -165,6 +194,11 @@ class PostgresConnection:
         """Connect. Raises: psycopg.Error."""
         self.address = address
         self.raw = session(address)
+        self._numbers = count(1)
+        self._streams = 0
+        """That are open."""
+        self._begun = False
+        """The transaction is theirs."""
 
     @property
     def is_lost(self) -> bool:
@@ -206,9 +240,25 @@ class PostgresConnection:
         with mapped(self.address):
             if self.is_lost:
                 self.reconnect(time.monotonic() + RECONNECT_SECONDS)
-        with mapped(self.address), self.raw.transaction(), self.raw.cursor(query) as cursor:
+        with mapped(self.address), self._in_transaction(), self.raw.cursor(f"{query}_{next(self._numbers)}") as cursor:
             cursor.execute(STATEMENTS[query], _by_name(query, bindings))
             yield from cursor
+
+    @contextmanager
+    def _in_transaction(self) -> Iterator[None]:
+        """Stay in a transaction, without which there is no cursor: in one for all that are open, in whatever order."""
+        if not self._streams and self.raw.info.transaction_status is TransactionStatus.IDLE:
+            self.raw.execute("BEGIN")
+            self._begun = True
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+            if not self._streams and self._begun:
+                self._begun = False
+                with suppress(psycopg.Error):  # lost by now
+                    self.raw.execute("ROLLBACK")
 
     def change(self, query: str, rows: Sequence[Bindings]) -> int:  # noqa: ARG002 - as the port has it
         """Refuse: it only reads."""
@@ -265,19 +315,23 @@ class PostgresWriter(PostgresConnection):
     def _is_done(self, work: Callable[[], None], until: float) -> bool:
         """Try a transaction; return whether it stands."""
         number = process = 0
+        if self.is_lost:
+            self.reconnect(until)
         try:
-            if self.is_lost:
-                self.reconnect(until)
             number, process = self._begin()
             work()
-            self.raw.execute("COMMIT")
+            self.raw.execute("COMMIT", prepare=False)  # one message: psycopg would prepare what it has seen often
         except _Redo:
             self._marks = True
             self._roll_back()
             return False
         except psycopg.Error as error:
             if self.is_lost:
-                return number > 0 and self._stands(number, process, until)
+                if number and self._stands(number, process, until):
+                    return True
+                if time.monotonic() >= until:
+                    raise
+                return False
             self._roll_back()
             if not isinstance(error, errors.DeadlockDetected | errors.SerializationFailure):
                 raise
@@ -421,10 +475,14 @@ def _check_promises(connection: PostgresConnection) -> None:
         )
 
 
+def _has_ledger(connection: PostgresConnection) -> bool:
+    ((there,),) = connection.raw.execute("SELECT TO_REGCLASS('ledger_version') IS NOT NULL").fetchall()
+    return bool(there)
+
+
 def version_of(connection: PostgresConnection) -> int:
     """Return the version of the schema; 0: the database has no ledger."""
-    ((there,),) = connection.raw.execute("SELECT TO_REGCLASS('ledger_version') IS NOT NULL").fetchall()
-    if not there:
+    if not _has_ledger(connection):
         return 0
     ((version,),) = connection.raw.execute("SELECT MAX(version) FROM ledger_version").fetchall()
     return int(version)
@@ -461,7 +519,7 @@ class Examined(Struct, frozen=True):
     """Version of PostgreSQL."""
     user: str
     version: int
-    """Of the schema; 0: there is no ledger yet."""
+    """Of the schema; 0: there is no ledger yet, or the user may not see it."""
     lacking: Sequence[str]
     """Rights that the user lacks, such as `INSERT on jobs`; where there are no tables, the right to make them."""
     ahead_seconds: float
@@ -476,16 +534,12 @@ def examine(address: PostgresAddress) -> Examined:
     """
     with mapped(address), closing(PostgresConnection(address)) as connection:
         _check_promises(connection)
-        version = version_of(connection)
+        is_there = _has_ledger(connection)
+        lacking = [right for (right,) in connection.fetch("lacking_rights", {"tables": TABLES if is_there else []})]
+        version = version_of(connection) if f"SELECT on {TABLES[0]}" not in lacking else 0
         _check_version(connection, version, len(STEPS))
         before = time.time()
         ((now,),) = connection.fetch("store_now", {"store_now": before})
         ahead = float(now) - (before + time.time()) / 2
-        lacking = connection.fetch("lacking_rights", {"tables": TABLES if version else []})
-        return Examined(
-            str(connection.raw.info.parameter_status("server_version")),
-            connection.raw.info.user,
-            version,
-            [right for (right,) in lacking],
-            ahead,
-        )
+        info = connection.raw.info
+        return Examined(str(info.parameter_status("server_version")), info.user, version, lacking, ahead)

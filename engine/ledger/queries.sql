@@ -801,3 +801,15 @@ SELECT state FROM budgets WHERE name = :name;
 -- name: set_budget
 -- Change a budget.
 UPDATE budgets SET state = :state WHERE name = :name;
+
+-- name: read_table
+-- Read all of a table, to copy it; there is one such query for each table.
+SELECT {columns} FROM {table};
+
+-- name: put_row
+-- Add a row of a ledger that is copied to one of the tables; there is one such query for each table.
+INSERT INTO {table} ({columns}) VALUES ({values});
+
+-- name: number_next_job
+-- Have the next job get a number after all others: SQLite does so by itself.
+SELECT MAX(id) FROM jobs;

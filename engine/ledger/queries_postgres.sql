@@ -165,22 +165,24 @@ GROUP BY name;
 
 -- name: take_shards
 -- Take the lease of shards that nobody has, or that others have lost; what is a worker's own it only renews. Those that
--- another worker takes just now are passed over.
+-- another worker takes just now are passed over. MATERIALIZED: what stands in an IN may be done once for each row, and
+-- then passes over what it has taken itself, and takes all.
+WITH free AS MATERIALIZED (
+  SELECT first FROM shards
+  WHERE job = :job AND state IN ('open', 'settling')
+    AND (holder = '' OR holder <> :worker AND expires_at <= :store_now)
+  ORDER BY first
+  LIMIT :limit
+  FOR UPDATE SKIP LOCKED
+)
 UPDATE shards
 SET
   token = token + 1, losses = losses + CASE WHEN holder = '' THEN 0 ELSE 1 END,
   lost = CASE WHEN holder = '' THEN lost ELSE lost || holder || ' ' END,
   holder = :worker, expires_at = :store_now + :seconds
-WHERE
-  job = :job AND first IN (
-    SELECT first FROM shards
-    WHERE job = :job AND state IN ('open', 'settling')
-      AND (holder = '' OR holder <> :worker AND expires_at <= :store_now)
-    ORDER BY first
-    LIMIT :limit
-    FOR UPDATE SKIP LOCKED
-  )
-RETURNING first, last, state, token, holder, expires_at, losses, lost;
+FROM free
+WHERE job = :job AND shards.first = free.first
+RETURNING shards.first, last, state, token, holder, expires_at, losses, lost;
 
 -- name: held_shards
 -- Tell the tokens of some shards (a JSON array of their first sequences), and whether their leases hold; nobody takes them
@@ -221,8 +223,15 @@ FROM
   UNNEST(CAST(:tables AS TEXT[])) AS tables (table_name),
   (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS needed (right_name)
 WHERE
-  NOT HAS_TABLE_PRIVILEGE(tables.table_name, needed.right_name)
+  CASE
+    WHEN TO_REGCLASS(tables.table_name) IS NULL THEN FALSE  -- of a newer version
+    ELSE NOT HAS_TABLE_PRIVILEGE(tables.table_name, needed.right_name)
+  END
   AND (needed.right_name = 'SELECT' OR tables.table_name <> 'ledger_version')
 UNION ALL
 SELECT 'CREATE on schema ' || COALESCE(CURRENT_SCHEMA(), 'public')
 WHERE CARDINALITY(CAST(:tables AS TEXT[])) = 0 AND NOT COALESCE(HAS_SCHEMA_PRIVILEGE(CURRENT_SCHEMA(), 'CREATE'), FALSE);
+
+-- name: number_next_job
+-- Have the next job get a number after all others, which were given with their rows.
+SELECT SETVAL(PG_GET_SERIAL_SEQUENCE('jobs', 'id'), MAX(id)) FROM jobs HAVING MAX(id) IS NOT NULL;

@@ -665,7 +665,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     service: dict[str, Any]
     ledger: Annotated[str, Meta(min_length=1)] | None = None
-    """Path of the ledger, from this file's folder, or the URL of a database of PostgreSQL, without a password, for the
+    """Path of the ledger, from this file's folder, or the URL of a database of PostgreSQL, without a password; for the
     commands that take `--config`; a regular file's only, no pipe's. `--ledger` and `BULKSUBMIT_LEDGER` stand above it.
     It stands before the first `[table]`."""
     source: SourceSettings = SourceSettings()

@@ -137,7 +137,9 @@ class Run(Struct, frozen=True):
     """Each record of the job was sent by an earlier one, of which nobody knows whether it arrived."""
 
     most_records: int | None = None
-    """So many are sent at most."""
+    """So many are sent at most, by all workers together."""
+    goes_on_for_another: bool = False
+    """In the place of one that was killed or stopped: the limit of that one holds on."""
 
     told_waits: ToldWaits = field(default_factory=ToldWaits)
 

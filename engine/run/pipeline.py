@@ -96,6 +96,7 @@ class Pipeline:
         self._earlier_followed = anyio.Event()
         """Set once what earlier runs have released is followed."""
         self._began = run.clock.now()
+        self._most_records = run.most_records
 
     async def work(self) -> BulkSubmitError | None:
         """Work until every record is settled or the run is stopped; return why it stopped, if it did."""
@@ -139,6 +140,8 @@ class Pipeline:
     async def _share(self, shards: Shards, unsent: Queue[Unsent]) -> None:
         """Take shards, one after the other, and bring back what stands in each; freeze beside, if that is ours."""
         if shards.plans:
+            run = self._run
+            await shards.limit_records(run.most_records, run.stop.records_sent, keep=run.goes_on_for_another)
             await self._ledger.open_shards(self._job.name)
         async with anyio.create_task_group() as beside:
             if shards.plans and self._run.changed is None and self._job.state is not JobState.CANCELED:
@@ -267,7 +270,7 @@ class Pipeline:
             async for batch, submission in self._uncertain():
                 if submission.remote_id is not None:
                     continue
-                if submission.changed_at < self._began and not self._count_sent(batch):
+                if submission.changed_at < self._began and not await self._count_sent(batch):
                     self._run.end_sending(self._all_sent())
                     return
                 while self._poller.open_batches:
@@ -288,15 +291,12 @@ class Pipeline:
             while waiting:
                 batch, submission = waiting.pop()
                 if submission.state in IN_DOUBT:
-                    if self._count_sent(batch):
-                        await self._recover(batch, submission, doubt_from_ledger(self._run, submission))
-                    else:  # it may be sent again, and cannot be cut
-                        held_back = True
+                    held_back = not await self._recover_earlier(batch, submission) or held_back
                     continue
-                if not self._may_send():
+                if not await self._may_send():
                     self._run.end_sending(self._all_sent())
                     return
-                if not self._may_send(batch):
+                if not await self._may_send(batch):
                     halves = await self._cut(batch, submission)
                     held_back = held_back or not halves
                     waiting += reversed(halves)
@@ -307,11 +307,21 @@ class Pipeline:
                 slot = await self._find_room(batch)
                 if slot is None:
                     return
-                self._count_sent(batch)
+                if not await self._count_sent(batch):  # other workers have sent as many meanwhile
+                    self._in_flight.give_back(slot, None)
+                    waiting.append((batch, submission))
+                    continue
                 workers.give(slot, batch, submission)
                 unsent.most = self._read_ahead
         if held_back:
             self._run.end_sending(self._all_sent())
+
+    async def _recover_earlier(self, batch: Batch, submission: Submission) -> bool:
+        """Take a batch of an earlier run out of doubt, unless it may not be sent again, and cannot be cut."""
+        may_send = await self._count_sent(batch)
+        if may_send:
+            await self._recover(batch, submission, doubt_from_ledger(self._run, submission))
+        return may_send
 
     async def _cut(self, batch: Batch, submission: Submission) -> list[Unsent]:
         """Halve a batch of more records than may still be sent; return no halves if it cannot be cut."""
@@ -324,20 +334,28 @@ class Pipeline:
         """How many frozen batches may wait to be sent: enough for the number in flight to double twice meanwhile."""
         return min(self._settings.most_in_flight, 4 * max(2, self._in_flight.limit))
 
-    def _may_send(self, batch: Batch | None = None) -> bool:
+    async def _may_send(self, batch: Batch | None = None) -> bool:
         """Return whether this run may send a batch as a whole, or any record."""
-        most = self._run.most_records
-        return most is None or self._run.stop.records_sent + (batch.count if batch else 1) <= most
+        return await self._count(0, least=batch.count if batch else 1)
 
-    def _count_sent(self, batch: Batch) -> bool:
+    async def _count_sent(self, batch: Batch) -> bool:
         """Count a batch as sent, unless this run may not send it; return whether it may."""
-        if not self._may_send(batch):
-            return False
-        self._run.stop.records_sent += batch.count
-        return True
+        return await self._count(batch.count)
+
+    async def _count(self, records: int, *, least: int = 0) -> bool:
+        """Count records as sent, unless fewer may still be sent, or fewer than `least`: by all workers together."""
+        stop = self._run.stop
+        if self._shards is not None:
+            may, sent, self._most_records = await self._shards.count_records(records, least=least)
+            stop.records_sent = max(stop.records_sent, sent)
+            return may
+        most = self._most_records
+        may = most is None or stop.records_sent + max(records, least) <= most
+        stop.records_sent += records if may else 0
+        return may
 
     def _all_sent(self) -> RecordsSent:
-        sent, most = self._run.stop.records_sent, self._run.most_records or 0
+        sent, most = self._run.stop.records_sent, self._most_records or 0
         rest = "" if sent == most else ", fewer than a batch has of which an answer was lost"
         return RecordsSent(
             f"{count(sent, 'record')} {'was' if sent == 1 else 'were'} sent, and a run may send {most:,} "

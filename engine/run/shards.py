@@ -9,6 +9,7 @@ over: the ledger refuses its steps from then on, and `check_lease` each call bef
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -86,6 +87,45 @@ class Shards:
         self._has_places = has_places
         self._taken: list[Shard] = []
         self._frozen = Signal()
+        self._most_records: int | None = None
+        """That all workers may send together, as of the last shard that was taken."""
+
+    async def limit_records(self, most: int | None, sent: int, *, keep: bool) -> None:
+        """Let all workers send no more records of the job than that, of which some were sent; None: all there are.
+
+        `keep`: this run goes on for another one, whose limit holds on, if it had any.
+        """
+
+        def change(text: str | None, _: float) -> str:
+            if keep and text:
+                return text
+            return "" if most is None else json.dumps([most, sent])
+
+        await self._ledger.revise(self._limit_name, change)
+
+    async def count_records(self, records: int, *, least: int = 0) -> tuple[bool, int, int | None]:
+        """Count records as sent by all workers, if so many may still be sent, and `least` of them at all.
+
+        Return whether they may, how many were sent, and the limit.
+        """
+        may, sent, most = True, 0, self._most_records
+        if most is None:
+            return may, sent, most
+
+        def change(text: str | None, _: float) -> str:
+            nonlocal may, sent, most
+            most, sent = json.loads(text) if text else (None, 0)
+            may = most is None or sent + max(records, least) <= most
+            sent += records if may else 0
+            return "" if most is None else json.dumps([most, sent])
+
+        await self._ledger.revise(self._limit_name, change)
+        return may, sent, most
+
+    @property
+    def _limit_name(self) -> str:
+        """What the ledger keeps the limit of records under, beside the limits of services."""
+        return f"records of {self._job.name}"
 
     @property
     def taken(self) -> list[Shard]:
@@ -122,6 +162,7 @@ class Shards:
             if may_take and self._has_places():
                 for shard in await self._ledger.take_shards(name, self._terms, 1):
                     self._taken.append(shard)
+                    await self._learn_limit()
                     await self._check_wanted()  # only now: whoever cancels waits for leases that were taken before
                     return shard
             await self._ledger.renew_shards(name, self._terms)  # those that are done are told of by it
@@ -130,6 +171,15 @@ class Shards:
             if not (may_take and counts.free) and not waits and not self._is_read(job):
                 return None
             await self._news()
+
+    async def _learn_limit(self) -> None:
+        """See whether the run that freezes may send so many records only: it says so before shards can be taken."""
+
+        def read(text: str | None, _: float) -> str:
+            self._most_records = json.loads(text)[0] if text else None
+            return text or ""
+
+        await self._ledger.revise(self._limit_name, read)
 
     async def _news(self) -> None:
         """Wait for some time, or until something was frozen here."""

@@ -2,9 +2,11 @@
 
 import contextlib
 import random
+from functools import partial
 
+import anyio
 import pytest
-from fakes.bench import a_bench
+from fakes.bench import a_bench, another_worker
 from fakes.clock import under_way, until
 from fakes.service import killed, lost
 
@@ -168,3 +170,20 @@ async def test_what_earlier_runs_have_released_is_followed_even_if_nothing_may_b
         assert await created(bench) >= 10
         assert await bench.work() is None
         assert bench.service.ids() == once(30)
+
+
+# Several workers
+
+
+@pytest.mark.parametrize("most", [5, 333, 690])
+async def test_all_workers_together_send_exactly_as_many_records_as_a_run_may(tmp_path, most):
+    async with a_bench(tmp_path, records=1000, shares_jobs=True) as bench, another_worker(bench) as other:
+        async with anyio.create_task_group() as workers:
+            workers.start_soon(partial(bench.work, most_records=most))
+            await until(lambda: len(bench.service.journal) > 0)
+            workers.start_soon(other.work)
+        assert len(bench.service.journal) == await created(bench) == most
+        async with anyio.create_task_group() as workers:
+            workers.start_soon(bench.work)
+            workers.start_soon(other.work)
+        assert bench.service.ids() == once(1000)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from unit.ledger.values import a_job
+from psycopg.sql import SQL, Identifier
+from unit.ledger.values import a_batch, a_job
 
 import engine.ledger.postgres
 from engine.clock import SystemClock
@@ -13,6 +14,7 @@ from engine.ledger.address import PostgresAddress
 from engine.ledger.postgres import PostgresLedger
 from engine.ledger.postgres_connection import open_writer
 from engine.model.errors import LeaseLost, LedgerAway
+from engine.model.shard import SHARD_BATCHES, LeaseTerms
 
 from .postgres import SUPERUSER, postgres
 
@@ -107,3 +109,15 @@ async def test_of_two_jobs_made_at_once_the_second_sees_the_first(address):
             ]
             told = await asyncio.gather(*made, return_exceptions=True)
             assert sorted(type(one).__name__ for one in told) == ["NoneType", "OtherJobs"]
+
+
+async def test_no_more_shards_are_taken_than_wanted_however_the_database_goes_about_it(server, address):
+    database = Identifier(address.url.rpartition("/")[2])
+    for way in ("hashjoin", "mergejoin", "hashagg", "sort", "material"):  # as statistics may have it
+        server.query(SQL("ALTER DATABASE {} SET {} = off").format(database, Identifier(f"enable_{way}")))
+    async with PostgresLedger.open(address, SystemClock()) as ledger:
+        await ledger.create_job(a_job())
+        await ledger.freeze("j", [a_batch(sequence) for sequence in range(5 * SHARD_BATCHES)], [], last=True)
+        taken = [await ledger.take_shards("j", LeaseTerms("A", 60.0, 30.0), most) for most in (1, 2)]
+        assert [[shard.first // SHARD_BATCHES for shard in shards] for shards in taken] == [[0], [1, 2]]
+        assert sum(shard.holder == "" for shard in await ledger.shards("j")) == 2

@@ -15,6 +15,7 @@ import jsonschema_rs
 import pytest
 import yaml
 
+from engine.ledger.address import PostgresAddress, address_of
 from engine.model.errors import Exit
 
 ROOT = Path(__file__).parents[2]
@@ -28,12 +29,23 @@ A_PERSON = set(Exit) - LATER - {Exit.ALL_CREATED}
 
 @pytest.fixture(scope="module")
 def manifests():
-    return list(yaml.safe_load_all((DEPLOY / "kubernetes" / "cronjob.yaml").read_text()))
+    paths = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    return [one for path in paths for one in yaml.safe_load_all(path.read_text())]
+
+
+def spec_of(kind, manifests):
+    return next(one["spec"] for one in manifests if one["kind"] == kind)
 
 
 @pytest.fixture
 def cron_job(manifests):
-    return next(one["spec"] for one in manifests if one["kind"] == "CronJob")
+    return spec_of("CronJob", manifests)
+
+
+@pytest.fixture
+def jobs(cron_job, manifests):
+    """What each manifest runs: the night, and the workers of a load."""
+    return cron_job["jobTemplate"]["spec"], spec_of("Job", manifests)
 
 
 def flaws(manifest):
@@ -42,35 +54,53 @@ def flaws(manifest):
 
 
 def test_the_manifests_fit_the_schema_of_kubernetes(manifests):
-    assert {one["kind"] for one in manifests} == {"PersistentVolumeClaim", "CronJob"}
+    assert {one["kind"] for one in manifests} == {"PersistentVolumeClaim", "CronJob", "Job"}
     assert [flaw for one in manifests for flaw in flaws(one)] == []
 
 
 def test_the_schema_finds_what_is_wrong(manifests):
-    wrong = json.loads(json.dumps(manifests[-1]))
+    wrong = json.loads(json.dumps(next(one for one in manifests if one["kind"] == "CronJob")))
     wrong["spec"]["concurencyPolicy"] = "Forbid"
     wrong["spec"]["jobTemplate"]["spec"]["backoffLimit"] = "six"
     assert len(flaws(wrong)) == 2
 
 
-def test_kubernetes_tries_again_after_the_codes_that_say_so_and_no_other(cron_job):
-    job = cron_job["jobTemplate"]["spec"]
-    codes = {
-        rule["action"]: set(rule["onExitCodes"]["values"])
-        for rule in job["podFailurePolicy"]["rules"]
-        if "onExitCodes" in rule
-    }
-    assert codes == {"FailJob": A_PERSON, "Count": LATER}
-    assert job["template"]["spec"]["restartPolicy"] == "Never", "else the policy is not allowed"
+def test_kubernetes_tries_again_after_the_codes_that_say_so_and_no_other(jobs):
+    for job in jobs:
+        codes = {
+            rule["action"]: set(rule["onExitCodes"]["values"])
+            for rule in job["podFailurePolicy"]["rules"]
+            if "onExitCodes" in rule
+        }
+        assert codes == {"FailJob": A_PERSON, "Count": LATER}
+        assert job["template"]["spec"]["restartPolicy"] == "Never", "else the policy is not allowed"
+
+
+def test_nights_do_not_overlap_in_kubernetes(cron_job):
     assert cron_job["concurrencyPolicy"] == "Forbid"
     assert cron_job["startingDeadlineSeconds"] > 10, "below, it may never be started"
 
 
-def test_nothing_in_kubernetes_runs_as_root_and_the_ledger_outlives_the_pod(cron_job):
+def test_all_workers_run_at_once_and_their_passwords_stand_in_a_secret(manifests):
+    job = spec_of("Job", manifests)
+    assert job["completionMode"] == "Indexed"
+    assert job["completions"] == job["parallelism"]
+    (container,) = job["template"]["spec"]["containers"]
+    ledger = next(one["value"] for one in container["env"] if one["name"] == "BULKSUBMIT_LEDGER")
+    assert isinstance(address_of(ledger), PostgresAddress), "it refuses one with a password"
+    assert container["envFrom"] == [{"secretRef": {"name": "bulksubmit-load"}}]
+
+
+def test_nothing_in_kubernetes_runs_as_root(jobs):
+    for pod in (job["template"]["spec"] for job in jobs):
+        assert pod["securityContext"]["runAsNonRoot"]
+        (container,) = pod["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+
+
+def test_the_ledger_of_the_nights_outlives_the_pod(cron_job):
     pod = cron_job["jobTemplate"]["spec"]["template"]["spec"]
-    assert pod["securityContext"]["runAsNonRoot"]
     (container,) = pod["containers"]
-    assert container["securityContext"]["readOnlyRootFilesystem"]
     (ledger,) = [mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == "/data"]
     claims = {volume["name"]: volume.get("persistentVolumeClaim") for volume in pod["volumes"]}
     assert claims[ledger] == {"claimName": "bulksubmit-ledger"}

@@ -13,6 +13,7 @@ from msgspec.structs import asdict
 
 from engine.cli.output.result import fate_count, fates_shown, next_steps, retried_data
 from engine.cli.output.screen import Mood, Screen, Table
+from engine.commands.copying import LedgerCopy
 from engine.commands.paths import command
 from engine.commands.result import JobStatus, later_numbers, later_words
 from engine.ledger.address import LedgerAddress
@@ -94,6 +95,18 @@ def backup_screen(jobs: Sequence[Job], file: Path, ledger: LedgerAddress) -> Scr
         "neither has sent yet.",
         {"backup": str(file), "ledger": str(ledger), "jobs": [job.name for job in jobs]},
         mood=Mood.GOOD,
+    )
+
+
+def copy_screen(copy: LedgerCopy, source: str, to: str) -> Screen:
+    """Return what a copied ledger holds, table by table."""
+    rows = [[table, f"{held.rows:,}", held.digest[:16]] for table, held in copy.tables.items() if held.rows]
+    return Screen(
+        f"{source} is copied to {to}: {count(len(copy.jobs), 'job')}, and each table is the same on both sides. Only "
+        "one of the two may go on: both would send what neither has sent yet.",
+        {"from": source, "to": to, "jobs": list(copy.jobs), "tables": msgspec.to_builtins(copy.tables)},
+        mood=Mood.GOOD,
+        tables=[Table(rows, header=["table", "rows", "digest"], figures=frozenset({1}))],
     )
 
 

@@ -38,8 +38,8 @@ def imported_by(*arguments):
 
 def test_the_commands_are_those_of_the_contract():
     names = (
-        "submit resume work nightly status report audit backup retry cancel undo refresh prune check validate preview "
-        "bench sandbox dashboard demo init examples completion"
+        "submit resume work nightly status report audit backup ledger retry cancel undo refresh prune check validate "
+        "preview bench sandbox dashboard demo init examples completion"
     )
     assert set(ROOT.commands) == set(names.split())
 

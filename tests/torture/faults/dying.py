@@ -2,9 +2,10 @@
 
     python dying.py < orders > ends
 
-Each line of input is an order {"number", "config", "source", "ledger", "output", "deaths"}, each line of output an end
-{"number", "died", "code"}; orders are worked on side by side. The first process of an order dies the first death, the
-next one resumes the job and dies the second, and so on; the last may live. Deaths:
+Each line of input is an order {"number", "config", "source", "ledger", "output", "shared", "deaths"}, each line of
+output an end {"number", "died", "code"}; orders are worked on side by side. The first process of an order dies the
+first death, the next one resumes the job and dies the second, and so on; the last may live. Where the job is shared,
+each is another worker, and has to wait for the end of the leases that the one before it left. Deaths:
 
     {"seconds": 0.3}                                          killed from outside, after so long
     {"state": "staged", "number": 2, "moment": "after"}       killed right before or after a batch's second such step
@@ -30,8 +31,10 @@ import engine
 from engine.commands import wiring
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
-from engine.model.errors import JobError
+from engine.model import shard
+from engine.model.errors import Exit, JobError
 from engine.reports import outcomes
+from engine.run import shards
 from tests.torture.faults.power import FailingPower, Tail
 
 
@@ -58,7 +61,16 @@ async def one_job(order: dict, name: str, source: str, hooks: Hooks, **options) 
         with patch.object(SqliteLedger, "open", partial(SqliteLedger.open, hooks=hooks)):
             folder = output if name == "j" else output / name
             result = await engine.submit(source, order["config"], ledger, job=name, output=folder, **options)
+    while result.exit_code == Exit.LOCKED:  # a machine so busy that a lease has ended
+        result = await engine.resume(name, ledger)
     return result.exit_code
+
+
+def share() -> None:
+    """Be one of the processes that send a job together, with leases that are soon over."""
+    SqliteLedger.open = partial(SqliteLedger.open, shares_jobs=True)
+    shards._SLACK_SECONDS = (1.0, 1.0)
+    shard.SHARD_BATCHES = 2
 
 
 def dying_at(state: str, number: int, moment: str) -> Hooks:
@@ -77,6 +89,8 @@ def live(order: dict, death: dict) -> None:
     """Be one process that works on the job; never returns."""
     code = 70
     try:
+        if order["shared"]:
+            share()
         disk = FailingPower(death["sync"], Tail(death["tail"])) if "sync" in death else None
         code = int(anyio.run(work, order, dying_at(**death) if "state" in death else Hooks()))
         del disk  # SQLite's default as long as it is there

@@ -19,6 +19,8 @@ from .ways import SECRETS, Way
 
 DYING = Path(__file__).with_name("dying.py")
 ROOT = Path(__file__).parents[3]
+BRIEF = "call_seconds = 3\nanswer_seconds = 2"
+"""So that leases are, too."""
 GONE = "the parent of all processes has ended"
 SIDE_BY_SIDE = 8
 """Jobs at a time: most of their time they wait, before they ask what became of a call that was lost."""
@@ -45,14 +47,19 @@ class Lives:
     begun: int = 0
     ends: dict[int, asyncio.Future[dict]] = field(default_factory=dict)
 
-    async def live(self, way: Way, batches: int, deaths: Sequence[dict], *, nights: bool = False) -> End:
-        """Have one job's processes die these deaths, then one finish it; `nights`: it is the second of three."""
+    async def live(
+        self, way: Way, batches: int, deaths: Sequence[dict], *, nights: bool = False, shared: bool = False
+    ) -> End:
+        """Have one job's processes die these deaths, then one finish it; `nights`: it is the second of three.
+
+        `shared`: each of them is a worker with leases.
+        """
         self.begun += 1
         number, home = self.begun, self.folder / f"life-{self.begun}"
         home.mkdir()
         port, judge = self.sandboxes[way.behaviour]
         config, source, ledger = home / "engine.toml", home / "tasks.ndjson", home / "ledger.db"
-        way.write_config(config, port, project=home.name)
+        way.write_config(config, port, project=home.name, send=BRIEF if shared else "")
         markers = way.write_tasks(source, home.name, batches)
         paths = {"config": config, "source": source, "ledger": ledger, "output": home}
         if nights:  # the first of them has every other batch
@@ -61,7 +68,7 @@ class Lives:
             paths["before"] = home / "before.ndjson"
             paths["before"].write_bytes(b"".join(known))
         async with self.places:
-            end = await self._ordered({"number": number, **paths, "deaths": list(deaths)})
+            end = await self._ordered({"number": number, **paths, "shared": shared, "deaths": list(deaths)})
         tally = Tally()
         complaints = judge.weigh(way, lines(home / "outcomes.ndjson"), markers, tally)
         expected = 4 if tally.parked else 0

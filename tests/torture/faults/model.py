@@ -4,6 +4,9 @@ A life is a run of the real engine on the files that the one before left behind.
 disk, or be killed: then nothing that it does afterwards reaches the service or the disk, and the next life begins with
 the ledger's files as they stood at that moment, its write-ahead log unfinished.
 
+Where several processes may send the job, a life may also stand still for some time, while another one takes part in
+sending it, as a worker of its own; and whoever is killed leaves leases behind, for whose end the next life waits.
+
 Everything runs in step, or a failing example would not replay: time is made up, the ledger's thread works while the
 event loop waits for it, and what else would be done in threads is done at once.
 """
@@ -14,18 +17,20 @@ import asyncio
 import shutil
 import tempfile
 import threading
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import anyio
 import anyio.to_thread
 import orjson
 from fakes.bench import Bench
 from fakes.clock import FakeClock, Watched
 from fakes.service import Killed
+from fakes.stopping import Process
 from msgspec.structs import replace
 
 from engine.adaptive.batch_size import BatchBytes
@@ -34,12 +39,14 @@ from engine.commands.cancel import cancel_batches, cancel_orphans
 from engine.ledger.known import KnownRecords
 from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks, Writer
+from engine.model import shard
 from engine.model.batch import Limits, good_indexes
 from engine.model.doubt import Again, RemoteStatus
 from engine.model.errors import CallFailed, Interrupted, JobError, LedgerError, PossiblyApplied
 from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Settlement
 from engine.model.settings import SendSettings, SourceSettings
+from engine.model.shard import ShardState
 from engine.model.submission import State
 from engine.reports.audit import audit
 from engine.run.context import unless_stopped
@@ -50,6 +57,10 @@ from .late import LateService
 
 JOB = "j"
 CANCELED_THERE = "canceled at the service"
+LONGEST_CALL_SECONDS = 20.0
+"""Much less than the default, or most of the time would go by in waiting for the end of leases."""
+STANDSTILL_SECONDS = (30.0, 90.0, 600.0)
+"""Less than a lease, more, and more than the settle time as well."""
 
 
 class Kind(StrEnum):
@@ -81,6 +92,8 @@ class Plan:
     busy_while_late: bool = False
     cancels: str = "accept"
     in_flight: int = 2
+    shared: bool = False
+    """Several processes may send it."""
 
 
 MODES = {
@@ -100,7 +113,8 @@ class End:
     """How a life ends before its work is done: at the n-th event, durable step, or step of reading."""
 
     at: str
-    """event, before a step, after a step, disk before a step, disk after a step, reading"""
+    """event, before a step, after a step, disk before a step, disk after a step, reading; or standstill: after a
+    durable step it stands still for some time, and goes on"""
     number: int
 
 
@@ -198,16 +212,18 @@ class Life(Bench):
     """What one process has in its hands."""
 
     end_of_life: End | None = None
+    server: Server | None = None
 
     def plans(self, last=None, most_bytes=None):
         for number, plan in enumerate(super().plans(last, most_bytes), 1):
             if self.end_of_life == End("reading", number):
-                self.service.dead = True
+                self.server.dead = True
                 raise Killed
             yield plan
 
     def pipeline_of(self, run, in_flight):
-        return self.joined(run, SendSettings(max_in_flight=in_flight), BatchBytes(self.service.limits.bytes))
+        send = SendSettings(max_in_flight=in_flight, call_seconds=LONGEST_CALL_SECONDS)
+        return self.joined(run, send, BatchBytes(self.service.limits.bytes))
 
 
 class InStep:
@@ -240,6 +256,7 @@ class World:
         self._home = Path(self._held.enter_context(tempfile.TemporaryDirectory()))
         self._runner = self._held.enter_context(asyncio.Runner())
         self._held.enter_context(patch.object(anyio.to_thread, "run_sync", at_once))
+        self._held.enter_context(patch.object(shard, "SHARD_BATCHES", 2))  # so that each of two workers has something
         self._clock = FakeClock()
         self._lives = 0
         self._steps = 0
@@ -282,25 +299,54 @@ class World:
 
     async def _live(self, work, end):
         self._end, self._steps, self.server.dead = end, 0, False
-        hooks = Hooks(before_commit=self._before, on_commit=self._after)
-        async with SqliteLedger.open(self._ledger, self._clock, hooks=hooks) as ledger:
-            InStep(ledger._writer)
-            ledger._writer._connection.raw.pragma("synchronous", 0)  # a lost power is another test's matter
+        self._process = Process()
+        async with self._opened(Hooks(before_commit=self._before, on_commit=self._after)) as ledger:
+            life, result = await self._born(ledger, end), None
             try:
-                return await work(await self._born(ledger, end))
+                async with anyio.create_task_group() as beside:
+                    with ledger.lock(JOB) if self.plan.shared else nullcontext():
+                        if self.plan.shared:
+                            beside.start_soon(self._take_part)
+                            self._process.seizes(life)
+                        result = await work(life)
+                    if not self._process.stood_still.is_set():
+                        beside.cancel_scope.cancel()
             except* (Killed, LedgerError):  # an error of the ledger may be told before there is a run to end
                 if not (self.server.dead or self._disk_is_broken):
                     raise
             finally:
                 if self.server.dead:
                     self._leave_behind()
-        return None
+        return None if self.server.dead else result
+
+    @asynccontextmanager
+    async def _opened(self, hooks):
+        opened = SqliteLedger.open(self._ledger, self._clock, hooks=hooks, shares_jobs=self.plan.shared)
+        async with opened as ledger:
+            InStep(ledger._writer)
+            ledger._writer._connection.raw.pragma("synchronous", 0)  # a lost power is another test's matter
+            yield ledger
+
+    async def _take_part(self):
+        """Once the life stands still, be another worker, which goes on with what that loses."""
+        await self._process.stood_still.wait()
+        async with anyio.create_task_group() as both:
+            both.start_soon(self._wake)
+            async with self._opened(Hooks(before_commit=self._before_theirs, on_commit=self._note)) as ledger:
+                worker = await self._born(ledger, None)
+                if worker.job.state is JobState.OPEN:
+                    worker.plans_job = False
+                    await worker.pipeline_of(worker.run(), self.plan.in_flight).work()
+
+    async def _wake(self):
+        await self._clock.sleep(STANDSTILL_SECONDS[self._end.number % len(STANDSTILL_SECONDS)])
+        self._process.go_on()
 
     async def _born(self, ledger, end):
         events = Watcher(end)
         known = [job for job in await ledger.jobs() if job.name == JOB] or [self._job]
         life = Life(known[0], Watched(ledger, self._clock), self._clock, self.server, events)
-        life.end_of_life = end
+        life.end_of_life, life.server = end, self.server
         events.stop = lambda: life.end(Interrupted(15))
         return life
 
@@ -321,15 +367,23 @@ class World:
             if (folder / name).exists():
                 shutil.copyfile(folder / name, self._ledger.parent / name)
 
-    def _before(self, _changes):
+    def _before_theirs(self, _changes):
         if self.server.dead:
             raise Killed
+
+    def _before(self, changes):
+        self._before_theirs(changes)
         self._steps += 1
         self._strike("before a step")
 
-    def _after(self, changes):
+    def _note(self, changes):
         self.steps += [(change.operation, change.sequence, change.state) for change in changes]
+
+    def _after(self, changes):
+        self._note(changes)
         self._strike("after a step")
+        if self._end == End("standstill", self._steps) and self.plan.shared:
+            self._runner.get_loop().call_soon_threadsafe(self._process.stop)  # before it hears of the step
 
     def _strike(self, when):
         if self._end == End(when, self._steps):
@@ -382,6 +436,8 @@ async def cancel(life, in_flight):
     await life.ledger.set_job_state(JOB, JobState.CANCELED)
     life.job = await life.ledger.job(JOB)
     run = life.run()
+    if life.ledger.shares_jobs:
+        await unless_stopped(run.stop, life.shards(run, SendSettings()).alone)
     with patch.object(wiring, "load_offline", lambda _: SimpleNamespace(payloads=lambda _: life.reader)):
         try:
             await unless_stopped(run.stop, lambda: cancel_batches(run))
@@ -390,6 +446,14 @@ async def cancel(life, in_flight):
     error = await life.pipeline_of(run, in_flight).work()
     await cancel_orphans(run)
     return error
+
+
+async def open_parked(life):
+    """Do what a person does who finds that shards were lost with too many workers; return whether there were any."""
+    if all(one.state is not ShardState.PARKED for one in await life.ledger.shards(JOB)):
+        return False
+    await life.ledger.open_shards(JOB, parked=True)
+    return True
 
 
 async def summarize(life, error):

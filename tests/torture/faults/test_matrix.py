@@ -3,6 +3,8 @@
 The cases are generated (`cases.py`) for every way to submit, and run side by side, since a run mostly waits. The judge
 is the journal of a sandbox process. Sama's creates a batch twice if it is released twice; that of Seven Bridges keeps
 every draft that it was asked for. BULKSUBMIT_CASE="continue: reset" runs those alone whose names hold these words.
+
+A few of the cases are run by two workers that send the job together: all of them in `make torture`.
 """
 
 from __future__ import annotations
@@ -12,21 +14,27 @@ import os
 import random
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 from fakes.pairwise import pairs, pairwise
 
 import engine
-from engine.model.errors import Exit
+from engine.commands import work
+from engine.ledger.sqlite import SqliteLedger
+from engine.model import shard
+from engine.model.errors import Exit, Interrupted
+from engine.run.context import Stop
 
 from .cases import EVERY_SECOND, EVERY_THIRD, FIRST, SECOND, STEPS, Case, generate
 from .catalogue import FAULTS, GROUPS
 from .judge import Judge, lines
 from .proxy import fault_proxy
 from .tally import Tally
-from .ways import BULK_WAYS, EVERY_WAY, WAYS
+from .ways import BULK_WAYS, EVERY_WAY, FEW_WAYS, WAYS, Way
 
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
 BATCHES = 6
@@ -69,6 +77,17 @@ CASES = ALL if TORTURE else [*pairwise(BUILT_IN, lambda case: case.factors), *fe
 WANTED = os.environ.get("BULKSUBMIT_CASE", "")
 
 
+def few_for_two(way: Way) -> list[Case]:
+    """Return cases of a way in which a fault of every group strikes once, where it creates and where it does not."""
+    group_of = {fault: number for number, group in enumerate(GROUPS) for fault in group}
+    ours = [case for case in ALL if case.step.way is way and not case.one_at_a_time]
+    if TORTURE:
+        return ours
+    mixed = random.Random(2).sample(ours, len(ours))
+    once = [case for case in mixed if case.pattern in {FIRST, SECOND}]
+    return list({(case.step.creates, group_of[case.fault]): case for case in once}.values())
+
+
 @dataclass
 class Verdict:
     """How a run ended."""
@@ -104,6 +123,9 @@ class Field:
     folder: Path
     port: int
     judge: Judge
+    shared: bool = False
+    """A second worker takes part."""
+    created_by_second: int = 0
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SIDE_BY_SIDE))
 
     async def run(self, case: Case) -> Verdict:
@@ -126,12 +148,14 @@ class Field:
         way.write_config(config, proxy.port, settle_seconds=SETTLE_SECONDS, send=send, project=folder.name)
         markers = way.write_tasks(source, folder.name, BATCHES)
         family = {"family": "nightly", "delta": True}
-        result = await engine.submit(source, config, ledger, job="j", output=folder, **family)
+        async with self._second_worker(ledger):
+            result = await engine.submit(source, config, ledger, job="j", output=folder, **family)
         resumes = 0
         # What is uncertain is searched for again by the next run, where it can be.
         unfinished = {Exit.STOPPED_EARLY} if way.parks else {Exit.STOPPED_EARLY, Exit.SOME_UNCERTAIN}
         while result.exit_code in unfinished and resumes < MOST_RESUMES:
-            result = await engine.resume("j", ledger)
+            async with self._second_worker(ledger):
+                result = await engine.resume("j", ledger)
             resumes += 1
         audit = await engine.audit("j", ledger)
         tally = Tally(faults=proxy.struck.total())
@@ -155,6 +179,19 @@ class Field:
             findings,
         )
 
+    @asynccontextmanager
+    async def _second_worker(self, ledger):
+        if not self.shared:
+            yield
+            return
+        stop = Stop()
+        working = asyncio.create_task(work.work("j", ledger, stop=stop, stay=True))
+        try:
+            yield
+        finally:
+            stop.request(Interrupted(15))
+            self.created_by_second += (await working).created
+
 
 @pytest.mark.parametrize("way", EVERY_WAY, ids=str)
 async def test_a_fault_loses_nothing_and_creates_nothing_twice(tmp_path, sandboxes, secrets, way, tally):
@@ -166,6 +203,22 @@ async def test_a_fault_loses_nothing_and_creates_nothing_twice(tmp_path, sandbox
         tally.add(verdict.tally)
     assert not {str(case): wrong for case, verdict in verdicts.items() if (wrong := verdict.wrong(case))}
     assert not judge.duplicated  # what came late, too
+
+
+@pytest.mark.parametrize("way", EVERY_WAY if TORTURE else FEW_WAYS, ids=str)
+async def test_so_it_is_where_two_workers_send_a_job_together(tmp_path, sandboxes, secrets, way, tally, monkeypatch):
+    monkeypatch.setattr(SqliteLedger, "open", partial(SqliteLedger.open, shares_jobs=True))
+    monkeypatch.setattr(shard, "SHARD_BATCHES", 1)  # so that there is something for each of them
+    monkeypatch.setattr(work, "_LOOK_SECONDS", 0.02)
+    cases = [case for case in few_for_two(way) if WANTED in str(case)]
+    port, judge = sandboxes[way.behaviour]
+    field = Field(tmp_path, port, judge, shared=True)
+    verdicts = dict(zip(cases, await asyncio.gather(*map(field.run, cases)), strict=True))
+    for verdict in verdicts.values():
+        tally.add(verdict.tally)
+    assert not {str(case): wrong for case, verdict in verdicts.items() if (wrong := verdict.wrong(case))}
+    assert not judge.duplicated
+    assert field.created_by_second > 0
 
 
 def pairs_in(cases):

@@ -25,14 +25,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from engine.commands.cancel import CANCELED
 from engine.model.error_hints import Blame
-from engine.model.errors import LedgerError, PossiblyApplied, Refused, StillWaiting, Unavailable, UnexpectedAnswer
+from engine.model.errors import (
+    LeaseLost,
+    LedgerError,
+    PossiblyApplied,
+    Refused,
+    StillWaiting,
+    Unavailable,
+    UnexpectedAnswer,
+)
 from engine.model.job import JobState
 from engine.model.next_step import STEP_TABLE, Action
 from engine.model.outcome import Fate
 from engine.model.submission import TRANSITIONS, State
 
 from .late import NEVER, Later
-from .model import CANCELED_THERE, MODES, End, Kind, Plan, World, cancel, look, resume, send_again
+from .model import CANCELED_THERE, MODES, End, Kind, Plan, World, cancel, look, open_parked, resume, send_again
 from .tally import TABLE as FIGURES
 from .tally import Tally
 
@@ -53,6 +61,7 @@ PLANS = st.builds(
     busy_while_late=st.booleans(),
     cancels=st.sampled_from(["accept", "accept", "refuse", "lie"]),
     in_flight=st.integers(1, 4),
+    shared=st.booleans(),
 )
 
 NOTHING_CAME_OF_IT = [row.reason for row in STEP_TABLE if row.action is Action.FAIL]
@@ -112,7 +121,7 @@ CALLS = {
     "find": ["unauthorized", "unavailable", "killed"],
     "cancel": [*ANSWERS, "unavailable, applied"],
 }
-WAYS_TO_END = ["event", "after a step", "disk before a step", "disk after a step", "reading"]
+WAYS_TO_END = ["event", "after a step", "disk before a step", "disk after a step", "reading", "standstill"]
 ENDS = st.sampled_from([*WAYS_TO_END, *["before a step"] * 3]).flatmap(
     # Most lives end early, and most of those when the server has done something that the ledger never hears of.
     lambda at: st.builds(End, st.just(at), st.integers(1, 12)) | st.builds(End, st.just(at), st.integers(1, 40))
@@ -210,7 +219,8 @@ class JobMachine(RuleBasedStateMachine):
         error = self.world.live(lambda life: work(life, self.world.plan.in_flight), end)
         self.kills += self.server.dead
         broken = self.server.dead or (end is not None and end.at.startswith("disk"))
-        assert broken or not isinstance(error, LedgerError), error
+        refused = isinstance(error, LeaseLost) and end is not None and end.at == "standstill"
+        assert broken or refused or not isinstance(error, LedgerError), error
         if work is cancel:
             assert not {"stage", "upload", "release"} & set(self.server.log[calls:]), "a canceled job sent something"
         self.sight = self.world.live(look, None)
@@ -313,6 +323,8 @@ class JobMachine(RuleBasedStateMachine):
     def finish(self):
         canceled = self.job.state is JobState.CANCELED
         error = self.live(cancel if canceled else resume, None)
+        if self.world.live(open_parked, None):
+            error = self.live(cancel if canceled else resume, None)
         if isinstance(error, StillWaiting) and not canceled:
             error = self.have_sent_again_what_waits()
         stays = isinstance(error, StillWaiting) and canceled and self.server.cancels != "accept"

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from .ways import EVERY_WAY, WAYS
+from .ways import EVERY_WAY, KEYED, MARKED, PRESIGNED, WAYS
 
 TORTURE = os.environ.get("BULKSUBMIT_TORTURE") == "1"
 BATCHES = 5
@@ -22,6 +22,20 @@ async def test_a_kill_at_any_step_loses_nothing_and_creates_nothing_twice(lives,
         for state, number, moment in product(way.states, NUMBERS if way in WAYS or TORTURE else NUMBERS[:1], MOMENTS)
     ]
     ends = await asyncio.gather(*(lives.live(way, BATCHES, [death]) for death in deaths))
+    for death, end in zip(deaths, ends, strict=True):
+        end.tally.crashes = end.died
+        tally.add(end.tally)
+        assert not end.complaints
+        assert end.died == 1, f"it never came to {death}"
+    assert not lives.sandboxes[way.behaviour][1].duplicated
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize("way", EVERY_WAY if TORTURE else [PRESIGNED, MARKED, KEYED], ids=str)
+async def test_so_it_is_where_the_next_worker_has_to_wait_for_the_lease_of_the_killed_one(lives, way, tally):
+    moments = MOMENTS if TORTURE else MOMENTS[1:]
+    deaths = [{"state": state, "number": 2, "moment": moment} for state, moment in product(way.states, moments)]
+    ends = await asyncio.gather(*(lives.live(way, BATCHES, [death], shared=True) for death in deaths))
     for death, end in zip(deaths, ends, strict=True):
         end.tally.crashes = end.died
         tally.add(end.tally)

@@ -1,16 +1,14 @@
-"""A program that holds a job until its standard input ends: `python -m ledger.holder PATH JOB`."""
+"""A program that holds a job until its standard input ends: `python -m ledger.holder PATH|URL JOB`."""
 
 import asyncio
 import sys
-from pathlib import Path
 
-from engine.ledger.sqlite import SqliteLedger
-
+from .stores import open_named
 from .values import ManualClock
 
 
 async def hold(path, job):
-    async with SqliteLedger.open(path, ManualClock()) as ledger:
+    async with open_named(path, ManualClock()) as ledger:
         with ledger.lock(job):
             sys.stdout.write("held\n")
             sys.stdout.flush()
@@ -18,4 +16,4 @@ async def hold(path, job):
 
 
 if __name__ == "__main__":
-    asyncio.run(hold(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(hold(sys.argv[1], sys.argv[2]))

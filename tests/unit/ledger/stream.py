@@ -1,7 +1,7 @@
 """A program that writes to a ledger and is killed: by its parent, or by itself before or after its n-th commit.
 
-python -m ledger.stream PATH forever        # many writers; says each step that was awaited
-python -m ledger.stream PATH before|after N # one writer
+python -m ledger.stream PATH|URL forever        # many writers; says each step that was awaited
+python -m ledger.stream PATH|URL before|after N # one writer
 """
 
 import asyncio
@@ -9,13 +9,12 @@ import itertools
 import os
 import signal
 import sys
-from pathlib import Path
 
-from engine.ledger.sqlite import SqliteLedger
 from engine.ledger.writer import Hooks
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
 
+from .stores import open_named
 from .values import ManualClock, bring, frozen, ids, settle
 
 WRITERS = 16
@@ -26,7 +25,7 @@ def say(line):
 
 
 async def write_forever(path):
-    async with SqliteLedger.open(path, ManualClock()) as ledger:
+    async with open_named(path, ManualClock()) as ledger:
         await frozen(ledger, batches=WRITERS)
 
         async def write(sequence):
@@ -47,7 +46,7 @@ async def write_until(path, when, last):
             os.kill(os.getpid(), signal.SIGKILL)
 
     hooks = Hooks(before_commit=end) if when == "before" else Hooks(on_commit=end)
-    async with SqliteLedger.open(path, ManualClock(), hooks=hooks) as ledger:
+    async with open_named(path, ManualClock(), hooks=hooks) as ledger:
         await frozen(ledger)
         await bring(ledger, "j", 0, State.RELEASED)
         await settle(ledger, "j", 0, Settlement(ids(2)))
@@ -56,6 +55,6 @@ async def write_until(path, when, last):
 if __name__ == "__main__":
     match sys.argv[1:]:
         case [path, "forever"]:
-            asyncio.run(write_forever(Path(path)))
+            asyncio.run(write_forever(path))
         case [path, when, last]:
-            asyncio.run(write_until(Path(path), when, int(last)))
+            asyncio.run(write_until(path, when, int(last)))

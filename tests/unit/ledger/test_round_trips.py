@@ -22,6 +22,7 @@ from .values import ManualClock, a_batch, a_job, all_batches, bring, frozen, ids
 
 few = settings(max_examples=40, deadline=None)
 texts = st.text(max_size=40)
+paths = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 sizes = st.integers(0, 2**62)
 fates = st.lists(st.tuples(st.sampled_from(["id", "error", "uncertain"]), texts), min_size=1, max_size=30)
 
@@ -88,7 +89,7 @@ def test_batches_and_rejects(data):
 @few
 @given(st.data())
 def test_jobs(data):
-    numbers = st.builds(Source, sizes, texts, st.sampled_from(Format), sizes, sizes, sizes)
+    numbers = st.builds(Source, sizes, paths, st.sampled_from(Format), sizes, sizes, sizes)
     sources = data.draw(st.lists(numbers, unique_by=lambda source: source.number, max_size=3))
     job = a_job(
         config=data.draw(texts),

@@ -8,7 +8,7 @@ import pytest
 
 from engine.ledger.database import APPLICATION_ID, STEPS
 from engine.ledger.operations import REMOVALS
-from engine.ledger.statements import QUERIES, read_queries, read_steps
+from engine.ledger.statements import COLUMNS, COPIED_TABLES, QUERIES, read_queries, read_steps
 
 FOLDER = files("engine.ledger")
 CODE = "".join(file.read_text() for file in FOLDER.iterdir() if file.name.endswith(".py"))
@@ -16,6 +16,9 @@ CODE = "".join(file.read_text() for file in FOLDER.iterdir() if file.name.endswi
 
 ONLY_IN_POSTGRES = {"lock_tokens", "lock_holder", "take_lock", "lacking_rights"}
 """SQLite has locks of its own, and the rights of a file."""
+
+
+COPIES = {f"{what}_{table}" for what in ("read", "put") for table in COLUMNS}
 
 
 def schema():
@@ -29,7 +32,7 @@ def schema():
 def test_every_query_compiles_and_is_used(name):
     statements = f"EXPLAIN {QUERIES[name]}" if "PRAGMA" not in QUERIES[name] else "SELECT 1"
     schema().execute(statements, dict.fromkeys(re.findall(r":(\w+)", statements)))
-    assert name in REMOVALS or f'"{name}"' in CODE
+    assert name in REMOVALS or name in COPIES or f'"{name}"' in CODE
 
 
 def test_what_is_known_of_settled_records_is_written_once():
@@ -54,20 +57,30 @@ def test_every_query_is_read():
     assert len(read_queries(text)) == text.count("\n-- name:")
     calls = r"QUERIES\[|_update\(|_rows\(|_pages\(|_ask\(|_stream\(|\.fetch\(|\.change\(\s*"
     used = set(re.findall(rf'(?:{calls})"(\w+)"', CODE))
-    assert (used | set(REMOVALS)) - ONLY_IN_POSTGRES == set(QUERIES)
+    assert (used | set(REMOVALS) | COPIES) - ONLY_IN_POSTGRES == set(QUERIES)
 
 
 def test_every_query_looks_up_by_key():
     """No statement on batches or what hangs on them walks through those of other jobs; jobs are few."""
     connection = schema()
     for name, sql in QUERIES.items():
-        if name == "needed":  # of all jobs, and `prune` has the time
+        if name == "needed" or name in COPIES:  # of all jobs, and `prune` and a copy have the time
             continue
         if re.search(
             r"\b(batches|spans|settlements|rejects|orphans|skips|copies|known|later_fates)\b", sql
         ) and not sql.startswith("INSERT INTO"):
             plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", dict.fromkeys(re.findall(r":(\w+)", sql)))
             assert not [row for *_, row in plan if re.match(r"SCAN (?!jobs|json_each|known)", row)], name
+
+
+def test_a_copy_takes_every_table_with_every_column_and_parents_first():
+    connection = schema()
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    assert set(COPIED_TABLES) == set(COLUMNS) == tables
+    for at, table in enumerate(COPIED_TABLES):
+        assert COLUMNS[table] == [column for _, column, *_ in connection.pragma("table_info", table)]
+        parents = {row[2] for row in connection.execute(f"PRAGMA foreign_key_list({table})")}
+        assert parents <= set(COPIED_TABLES[:at])
 
 
 def test_postgres_has_each_query_with_the_same_names():
