@@ -106,6 +106,19 @@ async def test_while_the_ledger_cannot_be_reached_people_are_told_and_the_run_go
         await until(lambda: worker.share.holds(clock.monotonic()))
 
 
+async def test_people_are_told_of_a_ledger_that_is_waited_for(clock, texts):
+    setting = Setting(clock, texts)
+
+    async def revise(name, change):
+        await clock.sleep(10)
+        await texts.revise(name, change)
+
+    setting.sharing = Sharing("budget", revise, setting.share, setting.in_flight, clock, setting.events.append)
+    async with under_way(setting.sharing.run()):
+        await until(lambda: texts.revised_at)
+    assert [event.reason for event in setting.events if isinstance(event, Paused)] == [UNREACHABLE]
+
+
 async def test_a_run_ends_though_the_ledger_cannot_be_reached(clock, texts):
     worker = Setting(clock, texts)
     texts.down = True
