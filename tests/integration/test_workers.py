@@ -16,7 +16,7 @@ from engine.model.batch import Limits
 from engine.model.errors import Interrupted, JobCanceled, LeaseLost, Unavailable
 from engine.model.job import JobState
 from engine.model.settings import SendSettings
-from engine.model.shard import MOST_LOSSES, ShardState
+from engine.model.shard import MOST_LOST_WORKERS, ShardState
 from engine.model.submission import State
 from engine.progress.events import BatchMoved, BatchSettled
 from engine.reports.audit import audit
@@ -187,7 +187,7 @@ async def test_who_only_helps_ends_where_the_one_that_plans_is_gone(tmp_path):
 
 
 async def test_a_shard_that_ends_every_worker_is_parked_and_the_rest_is_sent(tmp_path):
-    names = [f"dying-{number}" for number in range(MOST_LOSSES)]
+    names = [f"dying-{number}" for number in range(MOST_LOST_WORKERS)]
     async with workers(tmp_path, [*names, "last"], planners=("last",), **SLOW) as (bench, (*dying, last)):
         for worker in dying:
             async with worker.at_work() as work:
