@@ -94,7 +94,7 @@ class Week:
         async def open_in_step(path, _, **__):
             async with open_ledger(path, clock, hooks=Hooks(before_commit=self._before)) as ledger:
                 InStep(ledger._writer)
-                ledger._writer._connection.pragma("synchronous", 0)  # a lost power is another test's matter
+                ledger._writer._connection.raw.pragma("synchronous", 0)  # a lost power is another test's matter
                 yield Watched(ledger, clock)
 
         monkeypatch.setattr(caller, "open_client", open_wire)
