@@ -73,7 +73,7 @@ class CutProxy:
 
     def refuse(self) -> None:
         """Refuse new connections; those that are there stay."""
-        self._portal.call(self._listener.close)
+        self._portal.call(self._stop_listening)
 
     def cut(self) -> None:
         """Reset all connections, on both sides."""
@@ -107,7 +107,7 @@ class CutProxy:
         """Refuse and reset all, and return when nothing is left of any connection."""
 
         async def end_all() -> None:
-            self._listener.close()
+            await self._stop_listening()
             self._flowing.set()
             while self._served:
                 for link in self._links:
@@ -115,6 +115,13 @@ class CutProxy:
                 await asyncio.wait(self._served, timeout=0.1)
 
         self._portal.call(end_all)
+
+    async def _stop_listening(self) -> None:
+        """Stop; first whoever was accepted just now is served, or asyncio would leave that connection open."""
+        for listening in self._listener.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        await asyncio.sleep(0)
+        self._listener.close()
 
     def _take(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(self._serve(from_client, client))
