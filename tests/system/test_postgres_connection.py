@@ -13,7 +13,7 @@ from engine.clock import SystemClock
 from engine.ledger.address import PostgresAddress
 from engine.ledger.postgres import PostgresLedger
 from engine.ledger.postgres_connection import open_writer
-from engine.model.errors import LeaseLost, LedgerAway
+from engine.model.errors import LeaseLost
 from engine.model.shard import SHARD_BATCHES, LeaseTerms
 
 from .postgres import SUPERUSER, postgres
@@ -72,8 +72,6 @@ async def test_a_lock_that_is_lost_with_its_session_is_taken_again_unless_anothe
         with one.lock("kept"), one.lock("lost"):
             await asyncio.to_thread(server.restart, "immediate")
             with other.lock("lost"):
-                with pytest.raises(LedgerAway):
-                    one.is_locked("kept")  # asked by the session that is lost
                 assert one.is_locked("kept")
                 one.check_lock("kept")
                 with pytest.raises(LeaseLost, match=r"another process has taken over job 'lost'"):
