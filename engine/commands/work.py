@@ -121,8 +121,9 @@ class _Worker:
         self.jobs: list[str] = []
         self.exit_code = int(Exit.ALL_CREATED)
         self.message = ""
-        self._ended: set[str] = set()
-        """Jobs with which this worker cannot go on: a person has to do something first, or it is not the time."""
+        self._ended: dict[str, int] = {}
+        """Jobs with which this worker cannot go on: a person has to do something first, or it is not the time. → How
+        many runs each had by then: with the next one, it can."""
 
     async def work(self, name: str | None, *, stay: bool) -> BulkSubmitError | None:
         """Work until nothing is left; return why it ended early."""
@@ -143,8 +144,11 @@ class _Worker:
         jobs = await self._ledger.jobs()
         if name is not None and not stay and all(job.name != name for job in jobs):
             await self._ledger.job(name)  # tells which there are
-        wanted = [job for job in jobs if name in {None, job.name} and job.name not in self._ended]
-        return [job for job in reversed(wanted) if job.state is JobState.OPEN]
+        wanted = [job for job in jobs if name in {None, job.name} and job.state is JobState.OPEN]
+        return [job for job in reversed(wanted) if not await self._has_ended(job)]
+
+    async def _has_ended(self, job: Job) -> bool:
+        return job.name in self._ended and len(await self._ledger.runs(job.name)) <= self._ended[job.name]
 
     async def _work_on(self, job: Job) -> None:
         """Plan and send a job where nobody does; else take part in sending it."""
@@ -156,19 +160,20 @@ class _Worker:
                         return
                     runs = await self._ledger.runs(job.name)
                     if runs and runs[-1].exit_code not in _TAKEN_OVER:
-                        why = f"{runs[-1].reason.rstrip('.')}. `bulksubmit resume {job.name}` goes on with it"
-                        self._note(job, runs[-1].exit_code or Exit.ERROR, why)
+                        exit_code = runs[-1].exit_code or Exit.ERROR
+                        reason = runs[-1].reason.rstrip(".") or f"its last run ended with exit code {exit_code}"
+                        await self._note(job, exit_code, f"{reason}. `bulksubmit resume {job.name}` goes on with it")
                         return
                     job = await self._with_sources(job)
                     result = await self._go_on(job, self._ledger, self._emit, stop)
             if result.exit_code == Exit.LOCKED:  # its leases were lost: whoever has them goes on, and then we do
                 await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
                 return
-            self._note(job, result.exit_code, result.message)
+            await self._note(job, result.exit_code, result.message)
         except JobLocked:
             error = await self._help(job)
             if error is not None and error is not self._stop.error and not isinstance(error, LeaseLost):
-                self._note(job, error.exit_status, str(error))
+                await self._note(job, error.exit_status, str(error))
         except (LeaseLost, LedgerAway):
             await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
 
@@ -177,9 +182,9 @@ class _Worker:
         folder = folder_beside(self._ledger.address) / job.name
         return await copied_here(job, wiring.load(job.config).settings.source, folder, self._emit)
 
-    def _note(self, job: Job, exit_code: int, message: str) -> None:
+    async def _note(self, job: Job, exit_code: int, message: str) -> None:
         """Remember how a job ended, for this worker."""
-        self._ended.add(job.name)
+        self._ended[job.name] = len(await self._ledger.runs(job.name))
         if exit_code:
             self.exit_code = self.exit_code or exit_code
             self.message = "; ".join(filter(None, [self.message, f"job {job.name}: {message}" if message else ""]))

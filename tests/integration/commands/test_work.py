@@ -1,0 +1,64 @@
+"""Work beside the process that plans a job, as `bulksubmit work` does it."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+import engine
+import engine.commands.work
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.errors import Exit, Interrupted
+from engine.progress.events import BatchSettled
+from engine.run.context import Stop
+
+from .desk import once, tasks
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """Let several share the jobs of a file, as they share those of a database, and look often for what there is."""
+    monkeypatch.setattr(engine.commands.work, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(SqliteLedger, "shares_jobs", True)
+
+
+@asynccontextmanager
+async def staying(desk):
+    """Work beside the block, and wait for jobs; the block gets what the worker emits."""
+    events, stop = [], Stop()
+    worker = asyncio.create_task(engine.work(None, desk.ledger, events.append, stop, stay=True))
+    try:
+        yield events
+    finally:
+        stop.request(Interrupted(15))
+        await worker
+
+
+def settled(events):
+    return sum(isinstance(event, BatchSettled) for event in events)
+
+
+async def has_helped(events, before=0):
+    """Wait until the worker has settled more batches than before."""
+    async with asyncio.timeout(20):
+        while settled(events) <= before:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_worker_helps_again_once_a_person_has_gone_on_with_a_job_that_ended(shared, desk):
+    desk = await desk()
+    config = desk.config(send="requests_per_second = 60")
+    async with staying(desk) as events:
+        first = asyncio.create_task(
+            desk.submit(desk.source(tasks(400)), config, limits=engine.RunLimits(max_records=200))
+        )
+        await has_helped(events)
+        result = await first
+        assert result.exit_code == Exit.STOPPED_EARLY
+        assert len(desk.created()) == 200
+        await asyncio.sleep(1)  # it ends, looks again, and finds that this is for a person
+        helped = settled(events)
+        second = asyncio.create_task(desk.resume())
+        await has_helped(events, helped)
+        assert (await second).exit_code == Exit.ALL_CREATED
+    assert desk.created() == once(400)
