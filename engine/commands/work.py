@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from engine.batch.dask import check_dask
 from engine.commands import wiring
 from engine.commands.intake import copied_here
 from engine.commands.paths import folder_beside, open_ledger, spelled
@@ -22,7 +23,16 @@ from engine.commands.submit import TAKES_OVER, family_lock, go_on
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
-from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobLocked, LeaseLost, LedgerAway
+from engine.model.errors import (
+    BulkSubmitError,
+    ConfigError,
+    Exit,
+    JobLocked,
+    LeaseLost,
+    LedgerAway,
+    RecordsSent,
+    SendingEnded,
+)
 from engine.model.job import Job, JobState
 from engine.progress.events import BatchSettled, Event, JobStarted, Listener, fan_out, unheard
 from engine.run.context import Stop, beside, pause_unless_stopped
@@ -76,10 +86,12 @@ async def work(  # noqa: PLR0913 - what a person can say of it
         dask: as of `submit`, where it plans.
 
     Raises:
-        ConfigError: the ledger cannot be shared.
+        ConfigError: the ledger cannot be shared, or `dask` names no cluster.
         JobError: there is no such job.
     """
     stop = stop or Stop()
+    if dask:
+        check_dask(dask)
     async with open_ledger(ledger, create=stay) as opened:
         if not opened.shares_jobs:
             raise ConfigError(
@@ -172,7 +184,9 @@ class _Worker:
             await self._note(job, result.exit_code, result.message)
         except JobLocked:
             error = await self._help(job)
-            if error is not None and error is not self._stop.error and not isinstance(error, LeaseLost):
+            if isinstance(error, RecordsSent | SendingEnded):  # the one that plans ends; if it was killed, we do
+                await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
+            elif error is not None and error is not self._stop.error and not isinstance(error, LeaseLost):
                 await self._note(job, error.exit_status, str(error))
         except (LeaseLost, LedgerAway):
             await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
@@ -191,7 +205,7 @@ class _Worker:
 
     async def _help(self, job: Job) -> BulkSubmitError | None:
         """Send shards of a job that another process plans; return why it ended early."""
-        while not await self._ledger.shards(job.name):  # before the first one, the job may still be learnt of
+        while not (await self._ledger.count_shards(job.name, "")).free:  # and until the first one is there
             if not await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS):
                 return self._stop.error
             job = await self._ledger.job(job.name)

@@ -8,7 +8,7 @@ import pytest
 import engine
 import engine.commands.work
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import Exit, Interrupted
+from engine.model.errors import ConfigError, Exit, Interrupted
 from engine.progress.events import BatchSettled
 from engine.run.context import Stop
 
@@ -62,3 +62,26 @@ async def test_a_worker_helps_again_once_a_person_has_gone_on_with_a_job_that_en
         await has_helped(events, helped)
         assert (await second).exit_code == Exit.ALL_CREATED
     assert desk.created() == once(400)
+
+
+async def test_a_limit_of_a_run_that_was_killed_is_kept_by_the_worker_that_goes_on_for_it(shared, desk):
+    desk = await desk()
+    limits = engine.RunLimits(max_records=200)
+    config = desk.config(send="requests_per_second = 60")
+    async with staying(desk) as events:
+        killed = asyncio.create_task(desk.submit(desk.source(tasks(400)), config, limits=limits))
+        await has_helped(events)
+        desk.stop.request(Interrupted(15))
+        assert (await killed).exit_code == Interrupted(15).exit_status
+        async with asyncio.timeout(20):
+            while len((await desk.status()).runs) < 2 or (await desk.status()).runs[-1].ended_at is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    status = await desk.status()
+    assert [(run.command, run.exit_code) for run in status.runs] == [("submit", 143), ("work", Exit.STOPPED_EARLY)]
+    assert len(desk.created()) == 200
+
+
+async def test_a_wrong_name_of_a_cluster_is_told_before_there_is_anything_to_do(shared, desk):
+    desk = await desk()
+    with pytest.raises(ConfigError, match="locl:2"):
+        await engine.work(None, desk.ledger, stay=True, dask="locl:2")
