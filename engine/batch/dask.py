@@ -24,7 +24,7 @@ from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, ExitStack
 from importlib import import_module
 from importlib.util import find_spec
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 from engine import __version__
@@ -72,6 +72,7 @@ class DaskCluster(AbstractContextManager["DaskCluster"]):
     def __init__(self, named: str, environment: Mapping[str, str] | None = None) -> None:
         self._named = named
         self._client: Any = None
+        self._connecting = Lock()
         local = _LOCAL.fullmatch(named)
         self._own = LocalDask(int(local[1]), environment) if local else None
 
@@ -82,15 +83,16 @@ class DaskCluster(AbstractContextManager["DaskCluster"]):
         Raises:
             ReaderLost: the scheduler does not answer.
         """
-        if self._client is None:
-            address = self._own.address() if self._own else self._named
-            # What it would log of a lost connection we tell by an error.
-            logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-            try:
-                self._client = _distributed().Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-            except (OSError, ValueError) as error:
-                raise cluster_lost(f"the Dask scheduler at {address} cannot be reached ({error})") from error
-        return self._client
+        with self._connecting:  # who plans and who sends ask at once, in threads of their own
+            if self._client is None:
+                address = self._own.address() if self._own else self._named
+                # What it would log of a lost connection we tell by an error.
+                logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+                try:
+                    self._client = _distributed().Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+                except (OSError, ValueError) as error:
+                    raise cluster_lost(f"the Dask scheduler at {address} cannot be reached ({error})") from error
+            return self._client
 
     @property
     def size(self) -> int:
