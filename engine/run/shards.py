@@ -58,8 +58,14 @@ async def tell_tally(job: Job, ledger: Ledger, clock: Clock, emit: Listener) -> 
     """Tell what all workers of a job have done, again and again until canceled."""
     while True:
         with suppress(LedgerError):  # it is away
-            emit(JobTallied(await ledger.tally(job.name)))
+            emit(await tallied(job, ledger))
         await clock.sleep(_TALLY_SECONDS)
+
+
+async def tallied(job: Job, ledger: Ledger) -> JobTallied:
+    """Return what all workers of a job have done. Raises: LedgerError."""
+    last = await ledger.last_batch(job.name)
+    return JobTallied(await ledger.tally(job.name), last.end.offset if last else 0)
 
 
 class _Limit(Struct, frozen=True, omit_defaults=True):

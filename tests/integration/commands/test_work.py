@@ -9,7 +9,7 @@ import engine
 import engine.commands.work
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, Exit, Interrupted
-from engine.progress.events import BatchSettled
+from engine.progress.events import BatchSettled, JobEnded, JobTallied
 from engine.run.context import Stop
 
 from .desk import once, tasks
@@ -85,3 +85,16 @@ async def test_a_wrong_name_of_a_cluster_is_told_before_there_is_anything_to_do(
     desk = await desk()
     with pytest.raises(ConfigError, match="locl:2"):
         await engine.work(None, desk.ledger, stay=True, dask="locl:2")
+
+
+async def test_what_others_have_settled_is_told_before_the_end_of_the_job(shared, desk):
+    desk = await desk()
+    async with staying(desk) as events:
+        submitted = asyncio.create_task(
+            desk.submit(desk.source(tasks(300)), desk.config(send="requests_per_second = 60"))
+        )
+        await has_helped(events)
+        await submitted
+    *_, last, ended = [event for event in desk.events if isinstance(event, JobTallied | JobEnded)]
+    assert isinstance(ended, JobEnded)
+    assert (last.tally.created, last.read_bytes) == (300, desk.folder.joinpath("tasks.ndjson").stat().st_size)
