@@ -8,6 +8,7 @@ number of workers may come and go, and there is always one that plans.
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,20 +19,24 @@ from msgspec import Struct
 from engine.batch.dask import check_dask
 from engine.commands import wiring
 from engine.commands.intake import copied_here
-from engine.commands.paths import folder_beside, open_ledger, spelled
+from engine.commands.paths import folder_beside, open_ledger, spelled, spelling
 from engine.commands.submit import TAKES_OVER, family_lock, go_on
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
 from engine.model.errors import (
     BulkSubmitError,
+    CallFailed,
     ConfigError,
     Exit,
+    JobError,
     JobLocked,
     LeaseLost,
     LedgerAway,
     RecordsSent,
     SendingEnded,
+    SourceError,
+    WindowClosed,
 )
 from engine.model.job import Job, JobState
 from engine.progress.events import BatchSettled, Event, JobStarted, Listener, fan_out, unheard
@@ -174,7 +179,9 @@ class _Worker:
                     if runs and runs[-1].exit_code not in _TAKEN_OVER:
                         exit_code = runs[-1].exit_code or Exit.ERROR
                         reason = runs[-1].reason.rstrip(".") or f"its last run ended with exit code {exit_code}"
-                        await self._note(job, exit_code, f"{reason}. `bulksubmit resume {job.name}` goes on with it")
+                        if "`bulksubmit resume" not in reason:
+                            reason = f"{reason}. `bulksubmit resume {job.name}` goes on with it"
+                        await self._note(job, exit_code, reason)
                         return
                     job = await self._with_sources(job)
                     result = await self._go_on(job, self._ledger, self._emit, stop)
@@ -187,7 +194,9 @@ class _Worker:
             if isinstance(error, RecordsSent | SendingEnded):  # the one that plans ends; if it was killed, we do
                 await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
             elif error is not None and error is not self._stop.error and not isinstance(error, LeaseLost):
-                await self._note(job, error.exit_status, str(error))
+                await self._note(job, error.exit_status, _here(error))
+        except (ConfigError, SourceError, JobError, CallFailed, WindowClosed) as error:  # of this job: others go on
+            await self._note(job, error.exit_status, _here(error))
         except (LeaseLost, LedgerAway):
             await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
 
@@ -217,7 +226,7 @@ class _Worker:
         tally = await self._ledger.tally(job.name)
         self._emit(JobStarted(job.name, job.size_bytes, last.end.offset if last else 0, tally))
         in_flight = InFlight(setup.settings.send, wiring.CLOCK, self._emit)
-        emit = fan_out(self._emit, in_flight.hear)
+        emit = fan_out(spelling(self._emit, self._ledger.address, f"work {job.name}"), in_flight.hear)
         async with (
             _linked(self._stop) as stop,
             beside(partial(tell_tally, job, self._ledger, wiring.CLOCK, self._emit)),
@@ -227,6 +236,15 @@ class _Worker:
         if error is None:
             await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)  # the one that plans ends it
         return error
+
+
+def _here(error: BulkSubmitError) -> str:
+    """Return what to tell of an error of one worker; other machines may have what this one lacks."""
+    if isinstance(error, SourceError):
+        return (
+            f"on {socket.gethostname()}: {error}. Workers read sources by the paths of the job: shared disk, or s3://"
+        )
+    return str(error)
 
 
 @asynccontextmanager

@@ -98,3 +98,18 @@ async def test_what_others_have_settled_is_told_before_the_end_of_the_job(shared
     *_, last, ended = [event for event in desk.events if isinstance(event, JobTallied | JobEnded)]
     assert isinstance(ended, JobEnded)
     assert (last.tally.created, last.read_bytes) == (300, desk.folder.joinpath("tasks.ndjson").stat().st_size)
+
+
+async def test_a_job_that_cannot_be_worked_on_here_keeps_no_worker_from_the_others(shared, desk, monkeypatch):
+    desk = await desk()
+    monkeypatch.setenv("OTHER_KEY", "sandbox-key")
+    config, other = desk.config(), desk.folder / "other.toml"
+    other.write_text(config.read_text().replace("SAMA_ACCESS_KEY", "OTHER_KEY"))
+    desk.stop_at = 1
+    await desk.submit(desk.source(tasks(50)), other, job="lacks")
+    await desk.submit(desk.source(tasks(50, start=50), "more.ndjson"), config, job="has")
+    monkeypatch.delenv("OTHER_KEY")
+    done = await engine.work(None, desk.ledger)
+    assert (done.exit_code, (await desk.status("has")).job.state) == (ConfigError.exit_code, "finished")
+    assert "job lacks: " in done.message
+    assert "OTHER_KEY" in done.message
