@@ -136,11 +136,21 @@ class _Worker:
         self._stop = stop
         self._go_on = partial(go_on, command=TAKES_OVER, processes=processes, dask=dask)
         self.jobs: list[str] = []
-        self.exit_code = int(Exit.ALL_CREATED)
-        self.message = ""
+        self._why: dict[str, tuple[int, str]] = {}
+        """Jobs with which it could not go on → exit code and reason, of the last time."""
         self._ended: dict[str, int] = {}
         """Jobs with which this worker cannot go on: a person has to do something first, or it is not the time. → How
         many runs each had by then: with the next one, it can."""
+
+    @property
+    def exit_code(self) -> int:
+        """Of the first job that it could not go on with."""
+        return next((exit_code for exit_code, _ in self._why.values() if exit_code), int(Exit.ALL_CREATED))
+
+    @property
+    def message(self) -> str:
+        """Why it could not go on with which jobs."""
+        return "; ".join(f"job {name}: {why}" for name, (exit_code, why) in self._why.items() if exit_code and why)
 
     async def work(self, name: str | None, *, stay: bool) -> BulkSubmitError | None:
         """Work until nothing is left; return why it ended early."""
@@ -170,6 +180,7 @@ class _Worker:
     async def _work_on(self, job: Job) -> None:
         """Plan and send a job where nobody does; else take part in sending it."""
         try:
+            self._why.pop(job.name, None)
             async with _linked(self._stop) as stop:
                 with self._ledger.lock(job.name), family_lock(job, self._ledger):
                     job = await self._ledger.job(job.name)
@@ -208,9 +219,7 @@ class _Worker:
     async def _note(self, job: Job, exit_code: int, message: str) -> None:
         """Remember how a job ended, for this worker."""
         self._ended[job.name] = len(await self._ledger.runs(job.name))
-        if exit_code:
-            self.exit_code = self.exit_code or exit_code
-            self.message = "; ".join(filter(None, [self.message, f"job {job.name}: {message}" if message else ""]))
+        self._why[job.name] = (exit_code, message)
 
     async def _help(self, job: Job) -> BulkSubmitError | None:
         """Send shards of a job that another process plans; return why it ended early."""

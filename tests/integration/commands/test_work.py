@@ -24,14 +24,14 @@ def shared(monkeypatch):
 
 @asynccontextmanager
 async def staying(desk):
-    """Work beside the block, and wait for jobs; the block gets what the worker emits."""
+    """Work beside the block, and wait for jobs; the block gets what the worker emits, and at last what it has done."""
     events, stop = [], Stop()
     worker = asyncio.create_task(engine.work(None, desk.ledger, events.append, stop, stay=True))
     try:
         yield events
     finally:
         stop.request(Interrupted(15))
-        await worker
+        events.append(await worker)
 
 
 def settled(events):
@@ -61,6 +61,7 @@ async def test_a_worker_helps_again_once_a_person_has_gone_on_with_a_job_that_en
         second = asyncio.create_task(desk.resume())
         await has_helped(events, helped)
         assert (await second).exit_code == Exit.ALL_CREATED
+    assert "max_records" not in events[-1].message, "it is done"
     assert desk.created() == once(400)
 
 
