@@ -34,8 +34,10 @@ _SLACK_SECONDS = (5.0, 60.0)
 """A lease is longer than the longest call by as much, within these bounds: so long may the ledger be away."""
 _RENEW_SECONDS = 2.0
 """Between two renewals, a third of the slack at most. Others hear by it of shards that are done."""
-_TALLY_SECONDS = 2.0
-"""A tally of a million batches takes some tenths of a second."""
+_TALLY_SECONDS = (2.0, 60.0)
+"""Between two tallies, at least and at most."""
+_TALLY_SHARE = 0.02
+"""Of the time that the store tallies for one worker: a tally of a million batches takes it 0.4 s."""
 _FREE_SHARDS = 2
 """For each worker, of those that nobody has: no more is read before some were taken."""
 _LOOK_SECONDS = 0.5
@@ -57,9 +59,11 @@ def worker_name() -> str:
 async def tell_tally(job: Job, ledger: Ledger, clock: Clock, emit: Listener) -> None:
     """Tell what all workers of a job have done, again and again until canceled."""
     while True:
+        began = clock.monotonic()
         with suppress(LedgerError):  # it is away
             emit(await tallied(job, ledger))
-        await clock.sleep(_TALLY_SECONDS)
+        least, most = _TALLY_SECONDS
+        await clock.sleep(min(max((clock.monotonic() - began) / _TALLY_SHARE, least), most))
 
 
 async def tallied(job: Job, ledger: Ledger) -> JobTallied:

@@ -1,5 +1,6 @@
 import asyncio
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 from fakes.bench import a_bench, another_worker
@@ -8,13 +9,13 @@ from msgspec.structs import replace
 
 from engine.model.batch import Limits
 from engine.model.errors import Interrupted, JobCanceled, LeaseLost, LedgerError
-from engine.model.job import JobState
-from engine.model.outcome import Settlement
+from engine.model.job import Job, JobState
+from engine.model.outcome import Settlement, Tally
 from engine.model.settings import SendSettings
 from engine.model.shard import MOST_LOST_WORKERS, SHARD_BATCHES, LeaseTerms, ShardState
 from engine.model.submission import State, Submission
 from engine.run.reading import joined
-from engine.run.shards import Shards, lease_terms, worker_name
+from engine.run.shards import Shards, lease_terms, tell_tally, worker_name
 
 SHARDS = 3
 ONE_RECORD = Limits(1, 1 << 20)
@@ -346,3 +347,15 @@ def test_a_lease_is_longer_than_the_longest_call(call_seconds, slack):
 
 def test_no_two_workers_have_one_name():
     assert len({worker_name() for _ in range(100)}) == 100
+
+
+async def test_the_longer_a_tally_takes_the_more_seldom_it_is_made(clock):
+    class Slow:
+        async def tally(self, _):
+            await clock.sleep(0.5)
+            return Tally()
+
+    heard = []
+    async with under_way(tell_tally(Job("j", "sama", "", (), ""), Slow(), clock, lambda _: heard.append(clock.now()))):
+        await until(lambda: len(heard) == 3)
+    assert [later - before for before, later in pairwise(heard)] == pytest.approx([25.5, 25.5])
