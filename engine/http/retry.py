@@ -25,7 +25,7 @@ MOST_PROXY_ANSWERS = 2
 """To one release, before the service itself is asked what became of the batch; to one call with `few_tries`, before it
 is handed back."""
 
-MOST_LOST_WORKERS = 4
+MOST_LOSSES = 4
 """Of a call with `few_tries`: connections that broke under it."""
 _TIME_OUT_LOSSES = 2
 """A timeout counts for so many: it is seldom chance, and the next one would take as long."""
@@ -136,7 +136,7 @@ def decide(
     `draw` is uniform in [0, 1); `has_answered`: whoever is called has answered in words of its own in this run.
     """
     call = state.call
-    if call.few_tries and state.losses >= MOST_LOST_WORKERS:
+    if call.few_tries and state.losses >= MOST_LOSSES:
         return GiveUp("it was lost on the way again and again")
     if verdict.by_proxy and state.attempts >= MOST_PROXY_ANSWERS:
         if call.few_tries:

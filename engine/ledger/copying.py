@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import msgspec
@@ -72,7 +73,7 @@ def _copy(
                 writing.change(f"put_{table}", [dict(zip(COLUMNS[table], row, strict=True)) for row in chunk])
     writing.fetch("number_next_job")
     for table in COPIED_TABLES:
-        there, here = _digested(reading, table), _digested(writing, table)
+        there, here = _digested(reading, writing, table)
         if there != here:
             raise LedgerError(
                 f"ledger {to}: {table} has {here.rows:,} rows and digest {here.digest[:16]} there, and {there.rows:,} "
@@ -95,11 +96,29 @@ def _chunks(rows: Generator[CopiedRow, None, None]) -> Iterator[Sequence[CopiedR
         yield chunk
 
 
-def _digested(connection: Connection, table: str) -> CopiedTable:
-    rows = total = 0
-    encode: Callable[[CopiedRow], bytes] = msgspec.msgpack.Encoder().encode
-    with closing(connection.stream(f"read_{table}")) as found:
-        for row in found:
-            rows += 1
-            total += int.from_bytes(sha256(encode(row)).digest())
-    return CopiedTable(rows, f"{total % 2**_DIGEST_BITS:064x}")
+class _Digest:
+    """Adds rows up."""
+
+    def __init__(self) -> None:
+        self._rows = self._total = 0
+        self._encode: Callable[[CopiedRow], bytes] = msgspec.msgpack.Encoder().encode
+
+    def add(self, row: CopiedRow) -> None:
+        self._rows += 1
+        self._total += int.from_bytes(sha256(self._encode(row)).digest())
+
+    @property
+    def found(self) -> CopiedTable:
+        return CopiedTable(self._rows, f"{self._total % 2**_DIGEST_BITS:064x}")
+
+
+def _digested(reading: Connection, writing: Connection, table: str) -> tuple[CopiedTable, CopiedTable]:
+    """Return what a table holds on both sides. They are read in turn: a database ends a transaction that is silent."""
+    there, here = _Digest(), _Digest()
+    with closing(reading.stream(f"read_{table}")) as source, closing(writing.stream(f"read_{table}")) as copied:
+        for from_source, from_copy in zip_longest(source, copied):
+            if from_source is not None:
+                there.add(from_source)
+            if from_copy is not None:
+                here.add(from_copy)
+    return there.found, here.found

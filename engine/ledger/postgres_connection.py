@@ -45,6 +45,8 @@ _CONNECT_SECONDS = 5
 """Of one try."""
 _BETWEEN_TRIES_SECONDS = 0.2
 _STATEMENT_MS = 60_000
+ANSWER_SECONDS = 75.0
+"""A statement is ended by the database before that."""
 _LOST_MS = 15_000
 """Until the system takes a connection for lost on which nothing is answered."""
 _SETTINGS = {
@@ -77,7 +79,13 @@ _END_OLD = (
 )
 _RESUME = "then `bulksubmit resume` goes on where the job stopped"
 _AWAY = f"the database cannot be reached; see that it runs, {_RESUME}"
+_UNKNOWN = "the URL says something that is not known; one is postgresql://user@host:5432/database?sslmode=verify-full"
 _REFUSED = {
+    "certificate": "the two do not trust each other's certificates; check sslmode, sslrootcert and the host in the URL",
+    "SSL": "the two do not agree on TLS; check sslmode in the URL, and ssl and pg_hba.conf of the server",
+    "pg_hba.conf": "the server lets nobody in from here by this user; its pg_hba.conf says whom it does",
+    "invalid": _UNKNOWN,
+    "bad value": _UNKNOWN,
     "password": "the password is wrong or missing: PGPASSWORD gives it, or the file that PGPASSFILE names",
     "read-only": "the database is read-only, as a standby is; name the one that is written to",
     "does not exist": "there is no such database, or no such user; check the URL, or make it",
@@ -180,10 +188,40 @@ class _TextAsWritten(TextLoader):
         return text
 
 
+class _Session(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that is closed when nothing is answered for too long: a network may take all and bring nothing."""
+
+    def wait(self, gen: Generator[Any, Any, T], *how: Any, **named: Any) -> T:
+        """Wait for the answer that `gen` takes in: what each call of psycopg comes to."""
+        try:
+            return super().wait(_limited(gen, time.monotonic() + ANSWER_SECONDS), *how, **named)
+        except _NoAnswer:
+            self.close()
+            raise
+
+
+class _NoAnswer(psycopg.OperationalError):
+    """Nothing came in time."""
+
+
+def _limited(gen: Generator[Any, Any, T], until: float) -> Generator[Any, Any, T]:
+    """Go on with what waits for the socket, up to a time. Raises: _NoAnswer."""
+    ready = None
+    while True:
+        try:
+            asked = gen.send(ready)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+        ready = yield asked
+        if not ready and time.monotonic() > until:
+            raise _NoAnswer(f"the database has not answered for {ANSWER_SECONDS:g} s")
+
+
 def session(address: PostgresAddress) -> psycopg.Connection[tuple[Any, ...]]:
     """Open a session in which each statement is a transaction. Raises: psycopg.Error."""
     settings: dict[str, Any] = {**_SETTINGS, **psycopg.conninfo.conninfo_to_dict(address.url)}
-    raw = psycopg.connect(**settings, autocommit=True)
+    raw = _Session.connect(**settings, autocommit=True)
     raw.adapters.register_dumper(bool, _Flag)
     raw.adapters.register_dumper(str, _TextDumper)
     raw.adapters.register_loader("text", _TextAsWritten)
@@ -241,11 +279,15 @@ class PostgresConnection:
     def stream(self, query: str, bindings: Bindings = ()) -> Generator[tuple[Any, ...], None, None]:
         """Yield its rows one by one. Raises: LedgerAway: it was lost meanwhile; another call opens it anew."""
         with mapped(self.address):
-            if self.is_lost:
-                self.reconnect(time.monotonic() + RECONNECT_SECONDS)
+            self._be_there()
         with mapped(self.address), self._in_transaction(), self.raw.cursor(f"{query}_{next(self._numbers)}") as cursor:
             cursor.execute(STATEMENTS[query], _by_name(query, bindings))
             yield from cursor
+
+    def _be_there(self) -> None:
+        """Open it anew if it was lost."""
+        if self.is_lost:
+            self.reconnect(time.monotonic() + RECONNECT_SECONDS)
 
     @contextmanager
     def _in_transaction(self) -> Iterator[None]:
@@ -288,6 +330,9 @@ class PostgresWriter(PostgresConnection):
         self._has_row = False
         self._marks = False
         """Each part of the transaction begins with a savepoint: costs two calls, and is seldom needed."""
+
+    def _be_there(self) -> None:
+        """Do nothing: what comes after it would be no part of the transaction."""
 
     def fetch(self, query: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         """Return all rows that a statement yields."""
@@ -350,7 +395,7 @@ class PostgresWriter(PostgresConnection):
 
     def _begin(self) -> tuple[int, int]:
         """Begin a transaction; return its number and that of the database's process: COMMIT may not be answered."""
-        cursor = self.raw.execute(_BEGIN.format(name=self._name))
+        cursor = self.raw.execute(_BEGIN.format(name=self._name), prepare=False)
         self._has_row = True
         cursor.nextset()
         ((number, process),) = cursor.fetchall()
@@ -438,7 +483,8 @@ def told(address: PostgresAddress, error: Exception) -> BulkSubmitError:
     words = next((words for kind, words in _WORDS.items() if isinstance(error, kind)), "it cannot be used")
     said = " ".join(str(error).split())
     kind = LedgerAway if words == _AWAY else LedgerError
-    if type(error) is psycopg.OperationalError and (refused := [why for sign, why in _REFUSED.items() if sign in said]):
+    of_libpq = type(error) in {psycopg.OperationalError, psycopg.ProgrammingError}
+    if of_libpq and (refused := [why for sign, why in _REFUSED.items() if sign in said]):
         words, kind = refused[0], LedgerError
     mapped_error = kind(f"ledger {address}: {words} ({type(error).__name__}: {said})")
     mapped_error.__cause__ = error
@@ -501,10 +547,24 @@ def _upgrade(writer: PostgresWriter, steps: Sequence[str], *, create: bool) -> N
         return
     with writer.raw.transaction():
         writer.raw.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATING])
+        _check_names(writer)
         for step in steps[version_of(writer) :]:
             writer.raw.execute(step)
         writer.raw.execute("DELETE FROM ledger_version")
         writer.raw.execute("INSERT INTO ledger_version VALUES (%s)", [len(steps)])
+
+
+def _check_names(connection: PostgresConnection) -> None:
+    """Refuse a database in which others have tables with names of the ledger's."""
+    if version_of(connection):
+        return
+    wanted = "SELECT tablename FROM pg_tables WHERE schemaname = CURRENT_SCHEMA() AND tablename = ANY(%s) ORDER BY 1"
+    if found := [name for (name,) in connection.raw.execute(wanted, [TABLES]).fetchall()]:
+        raise LedgerError(
+            f"ledger {connection.address}: somebody else has tables there with names of the ledger's "
+            f"({', '.join(found)}). Make a database for the ledger alone, or a schema, which the URL names by "
+            "?options=-csearch_path%3DSCHEMA"
+        )
 
 
 def _check_version(connection: PostgresConnection, version: int, newest: int) -> None:
@@ -541,6 +601,7 @@ def examine(address: PostgresAddress) -> Examined:
         lacking = [right for (right,) in connection.fetch("lacking_rights", {"tables": TABLES if is_there else []})]
         version = version_of(connection) if f"SELECT on {TABLES[0]}" not in lacking else 0
         _check_version(connection, version, len(STEPS))
+        _check_names(connection)
         before = time.time()
         ((now,),) = connection.fetch("store_now", {"store_now": before})
         ahead = float(now) - (before + time.time()) / 2

@@ -184,7 +184,7 @@ class Reader:
         words = shlex.split(command, comments=True) if "<<" not in command else [command.split()[0]]
         if words[:1] == ["export"]:
             name, _, value = words[1].partition("=")
-            self.setenv(name, "sandbox-key" if value == ANY else value)
+            self.setenv(name, "sandbox-key" if value == ANY else self.changed(value))
         elif words[0] == "bulksubmit" and words[1] in _SERVING:
             self._begin(words[1:], expected, place)
         elif words[0] == "bulksubmit":

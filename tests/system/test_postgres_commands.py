@@ -160,3 +160,29 @@ def dashboard(place):
             yield page
         finally:
             process.terminate()
+
+
+def test_check_says_what_is_wrong_with_a_database_and_how_to_mend_it(server, place):
+    """One after the other: no rights to make tables, too weak a promise, no rights on the rows, a wrong address."""
+    typed, url = Typed(place), place.environment["BULKSUBMIT_LEDGER"]
+    database = url.rpartition("/")[2]
+
+    def ledger(code=9):
+        (found,) = (one for one in typed("check --config sama.toml", code)["checks"] if one["name"] == "ledger")
+        return f"{found['verdict']}: {found['found']} -- {found['cure']}"
+
+    assert ledger(0).startswith(f"ok: there is none yet in {url}, PostgreSQL ")
+    server.query("ALTER ROLE loader SET synchronous_commit = off")
+    assert "synchronous_commit is off, so a step that was answered could be lost" in ledger()
+    server.query("ALTER ROLE loader RESET synchronous_commit")
+    server.make_user("stranger")
+    place.environment |= {
+        "BULKSUBMIT_LEDGER": server.url("stranger", database),
+        "PGPASSWORD": server.passwords["stranger"],
+    }
+    assert "user stranger lacks CREATE on schema public -- have the owner grant them" in ledger()
+    place.environment["PGPASSWORD"] = server.passwords["loader"]
+    assert "the password is wrong or missing" in ledger()
+    assert server.passwords["loader"] not in typed.said
+    place.environment["BULKSUBMIT_LEDGER"] = server.url("loader", "nowhere")
+    assert "there is no such database, or no such user" in ledger()

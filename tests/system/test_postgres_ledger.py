@@ -21,7 +21,7 @@ from unit.ledger import test_round_trips as round_trips
 from unit.ledger.full import ROWS, fill
 from unit.ledger.stream import WRITERS
 from unit.ledger.test_contract import *  # noqa: F403 - all that a ledger keeps
-from unit.ledger.test_contract import removed
+from unit.ledger.test_contract import A, B, brief, removed
 from unit.ledger.test_copying import NAMES, NOTHING, rows_of
 from unit.ledger.test_disk_faults import STEPS, snapshot
 from unit.ledger.test_round_trips import test_batches_and_rejects, test_jobs, test_settlements  # noqa: F401
@@ -43,7 +43,8 @@ from engine.ledger.address import PostgresAddress
 from engine.ledger.copying import copy_rows
 from engine.ledger.postgres import PostgresLedger
 from engine.ledger.postgres_connection import examine, open_reader, open_writer, version_of
-from engine.model.errors import JobLocked, LeaseLost, LedgerError, NoLedger
+from engine.model.errors import JobLocked, LedgerError, NoLedger
+from engine.model.job import JobState
 from engine.model.outcome import Settlement
 from engine.model.submission import State, Submission
 
@@ -100,6 +101,12 @@ def opened(address, clock):
 
 
 @pytest.fixture
+def sharing(opened):
+    """Open it as a process that shares jobs: here each does."""
+    return opened
+
+
+@pytest.fixture
 def proxy(server):
     with cut_proxy(server.port) as running:
         yield running
@@ -128,6 +135,27 @@ async def test_what_is_empty_of_the_store_is_counted(ledger):
     """The database keeps to itself how much that is."""
     await frozen(ledger)
     assert await ledger.free_bytes() == 0
+
+
+async def test_a_batch_of_one_process_alone_is_in_no_shard_until_the_job_is_shared(ours):
+    """Of this store each job is shared from the beginning; making shards once more changes nothing."""
+    await frozen(ours, 3)
+    await ours.open_shards("j")
+    assert [(shard.first, shard.last) for shard in await ours.shards("j")] == [(0, 2)]
+
+
+async def test_a_worker_that_is_silent_for_longer_than_a_lease_is_forgotten_once_it_has_no_shard(ours, theirs):
+    """By the clock of the database, which no test can set."""
+    short = replace(B, seconds=0.3)
+    await frozen(ours)
+    await ours.take_shards("j", brief(A), 1)
+    await ours.renew_shards("j", brief(A))
+    await asyncio.sleep(short.seconds + 0.1)
+    await theirs.renew_shards("j", short)
+    assert [worker.name for worker in await theirs.workers("j")] == ["A", "B"]
+    await theirs.take_shards("j", short, 1)
+    await theirs.renew_shards("j", short)
+    assert [worker.name for worker in await theirs.workers("j")] == ["B"]
 
 
 # Killed
@@ -264,22 +292,6 @@ async def test_a_database_that_does_not_come_back_in_time_is_told(monkeypatch, p
         proxy.accept()
         await ledger.move("j", step, expected=State.FROZEN)
         assert (await submission(ledger, "j", 0)).state is State.STAGING
-
-
-async def test_locks_are_taken_again_or_the_job_is_anothers(proxy, through_proxy, opened, clock):
-    async with PostgresLedger.open(through_proxy, clock) as ledger, opened() as other:
-        await ledger.create_job(a_job())
-        with ledger.lock("j"):
-            proxy.cut()
-            assert ledger.is_locked("j")
-            with pytest.raises(JobLocked), other.lock("j"):
-                pass
-            await ledger.freeze("j", [a_batch(0)], [], last=False)
-            ledger._locking.close()
-            with other.lock("j"):
-                with pytest.raises(LeaseLost, match="another process works on job:j"):
-                    await ledger.freeze("j", [a_batch(1)], [], last=True)
-                await other.freeze("j", [a_batch(1)], [], last=True)
 
 
 async def test_a_standby_that_takes_over_has_all_that_was_awaited(monkeypatch, clock):
@@ -437,11 +449,11 @@ async def test_who_may_only_read_and_write_rows_can_work(server, database, monke
     async with PostgresLedger.open(address, clock) as ledger:
         with ledger.lock("j"), ledger.lock_family("f"), ledger.lock_nights("f"):
             job = await frozen(ledger, batches=3)
-            (shard,) = await ledger.take_shards(job, "w", 60, 4)
+            (shard,) = await ledger.take_shards(job, A, 4)
             await bring(ledger, job, 0, State.RELEASED)
             await settle(ledger, job, 0, Settlement(ids(2)))
-            await ledger.renew_shards(job, "w", 60)
-            await ledger.give_back_shards(job, "w", left=True)
+            await ledger.renew_shards(job, A)
+            await ledger.give_back_shards(job, A, left=True)
             await ledger.revise("budget", lambda state, _: f"{state}+")
         assert (shard.first, shard.last) == (0, 2)
         await removed(ledger, job)
@@ -491,8 +503,8 @@ def test_of_a_copy_that_is_refused_nothing_is_there(address, tmp_path):
 async def test_while_a_worker_sends_nothing_is_copied(opened, address, tmp_path):
     async with opened() as ledger:
         await frozen(ledger)
-        await ledger.take_shards("j", "w", 60, 1)
-        with pytest.raises(JobLocked, match="1 worker at work on job 'j'"):
+        await ledger.take_shards("j", A, 1)
+        with pytest.raises(JobLocked, match="workers have 1 shard of job 'j'"):
             await engine.copy_ledger(str(address), tmp_path / "b.db")
 
 
@@ -540,3 +552,18 @@ def test_a_server_proves_who_it_is(monkeypatch, tmp_path):
 def test_a_database_or_user_that_is_not_there_is_told(server, address):
     with pytest.raises(LedgerError, match="there is no such database, or no such user; check the URL, or make it"):
         open_writer(PostgresAddress(server.url(USER, "nowhere")))
+
+
+async def test_a_network_that_brings_no_answer_is_given_up_and_the_step_taken_again(
+    server, database, clock, proxy, monkeypatch
+):
+    monkeypatch.setattr(postgres_connection, "ANSWER_SECONDS", 1.0)
+    address = PostgresAddress(server.url(USER, database).replace(f":{server.port}/", f":{proxy.port}/"))
+    async with PostgresLedger.open(address, clock) as ledger:
+        await ledger.create_job(a_job())
+        proxy.stall()
+        async with asyncio.TaskGroup() as both:
+            both.create_task(ledger.set_job_state("j", JobState.CANCELED))
+            await asyncio.sleep(2.5)  # the first attempt is given up by then; only the wall clock brings that about
+            proxy.flow()
+        assert (await ledger.job("j")).state is JobState.CANCELED

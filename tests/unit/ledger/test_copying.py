@@ -84,17 +84,24 @@ def test_a_row_that_differs_afterwards_takes_all_back(monkeypatch, source, to):
     assert rows_of(to) == NOTHING
 
 
-def test_the_digest_tells_rows_apart_and_not_their_order(tmp_path):
-    class Rows:
-        def __init__(self, *rows):
-            self.rows = rows
+class Rows:
+    """A table that holds these."""
 
-        def stream(self, _query):
-            yield from self.rows
+    def __init__(self, *rows):
+        self.rows = rows
 
+    def stream(self, _query):
+        yield from self.rows
+
+
+def test_the_digest_tells_rows_apart_and_not_their_order():
     first, second = (1, "a", None, b"x", 0.5), (2, "b", "", b"", 1.0)
-    both = copying._digested(Rows(first, second), "jobs")
-    assert both == copying._digested(Rows(second, first), "jobs")
-    assert both != copying._digested(Rows(first, (2, "b", "", b"", 1.5)), "jobs")
-    assert both != copying._digested(Rows(first, (2, "b", None, b"", 1.0)), "jobs")
-    assert both != copying._digested(Rows(first, second, second), "jobs")
+    for other, same in [
+        (Rows(second, first), True),
+        (Rows(first, (2, "b", "", b"", 1.5)), False),
+        (Rows(first, (2, "b", None, b"", 1.0)), False),
+        (Rows(first, second, second), False),
+        (Rows(first), False),
+    ]:
+        there, here = copying._digested(Rows(first, second), other, "jobs")
+        assert (there == here) == same
