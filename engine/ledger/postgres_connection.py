@@ -12,6 +12,7 @@ https://www.postgresql.org/docs/current/functions-info.html
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -35,6 +36,8 @@ from engine.ledger.statements import QUERIES, read_queries, read_steps, sql_file
 from engine.model.errors import BulkSubmitError, LedgerAway, LedgerError, NoLedger
 
 T = TypeVar("T")
+
+logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of a lost connection, of which we tell ourselves
 
 RECONNECT_SECONDS = 60.0
 """A database that is started anew, or whose standby takes over, is there again by then."""
