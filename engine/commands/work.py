@@ -236,6 +236,7 @@ class _Worker:
         self._emit(JobStarted(job.name, job.size_bytes, last.end.offset if last else 0, tally))
         in_flight = InFlight(setup.settings.send, wiring.CLOCK, self._emit)
         emit = fan_out(spelling(self._emit, self._ledger.address, f"work {job.name}"), in_flight.hear)
+        error: BulkSubmitError | None = None
         async with (
             _linked(self._stop) as stop,
             beside(partial(tell_tally, job, self._ledger, wiring.CLOCK, self._emit)),
