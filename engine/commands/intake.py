@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -26,7 +26,8 @@ from engine.commands import wiring
 from engine.files import make_private_folder, private, refuse_foreign, regular
 from engine.http.certificates import load_aiohttp
 from engine.http.remote import RemoteFile, download
-from engine.model.errors import BulkSubmitError, SourceChanged, SourceError, SourceUnreachable
+from engine.ledger.files import hold
+from engine.model.errors import BulkSubmitError, JobLocked, SourceChanged, SourceError, SourceUnreachable
 from engine.model.job import Job
 from engine.model.record import Format, Source
 from engine.model.settings import SourceSettings
@@ -64,6 +65,10 @@ SPOOLED = re.compile(
 _DOWNLOADS = re.compile(r"spooled-\d+\.download(?:\.note)?|spooled\.json")
 """Those that the next attempt goes on with."""
 _ROWS = ".rows"
+_FETCHING = "spooled.lock"
+"""Of the worker of this machine that fetches."""
+_LOOK_SECONDS = 0.5
+"""Between two looks whether it has ended."""
 _UNPACKED, _CONVERTED, _DECODED = "unpacked", "converted", "decoded"
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
@@ -153,13 +158,37 @@ async def copied_here(job: Job, settings: SourceSettings, folder: Path, emit: Li
             sources.append(source)
             continue
         await anyio.to_thread.run_sync(make_private_folder, folder)
-        copy = await _copy(_NamedSource(remote=_remote(source.name, settings)), source.number, settings, folder, emit)
-        after = sources[-1] if sources else None
-        found = await anyio.to_thread.run_sync(partial(describe, copy.path, settings, after, copied=copy.of))
-        if (found.size, found.version) != (source.size, source.version):
-            raise SourceChanged(f"{source.name} is not what job {job.name!r} has read: put it back as it was")
+        async with _in_turn(folder, job):
+            copy = await _copied_before(source, folder) or await _copy(
+                _NamedSource(remote=_remote(source.name, settings)), source.number, settings, folder, emit
+            )
+            after = sources[-1] if sources else None
+            found = await anyio.to_thread.run_sync(partial(describe, copy.path, settings, after, copied=copy.of))
+            if (found.size, found.version) != (source.size, source.version):
+                copy.path.unlink()
+                raise SourceChanged(f"{source.name} is not what job {job.name!r} has read: put it back as it was")
         sources.append(replace(found, format=source.format))
     return replace(job, sources=tuple(sources))
+
+
+@asynccontextmanager
+async def _in_turn(folder: Path, job: Job) -> AsyncIterator[None]:
+    """Wait until no other worker of this machine fetches sources of a job, which go into one folder."""
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(hold(folder / _FETCHING, f"the sources of job {job.name!r}"))
+                break
+            except JobLocked:
+                await wiring.CLOCK.sleep(_LOOK_SECONDS)
+        yield
+
+
+async def _copied_before(source: Source, folder: Path) -> _Copy | None:
+    """Return the copy that another worker of this machine has made, if it is there."""
+    path = folder / Path(source.path).name
+    there = await anyio.to_thread.run_sync(lambda: path.is_file() and path.stat().st_size == source.size)
+    return _Copy(path, Copied(source.name, source.version, source.row_groups or None)) if there else None
 
 
 async def as_file(name: str, settings: SourceSettings, folder: Path) -> tuple[Path, Copied]:

@@ -22,6 +22,7 @@ from engine.ledger.address import LedgerAddress, PostgresAddress, address_of, re
 from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import BulkSubmitError, ConfigError, JobError, JobLocked, NoLedger, SourceError
+from engine.progress.events import Event, Listener, Noticed, Stopping
 from engine.reports.outcomes import OUTCOMES, REJECTS, SPREADSHEET
 from engine.source.given import names_of
 
@@ -134,6 +135,20 @@ def spelled(text: str, ledger: LedgerAddress, goes_on: str = "") -> str:
     going = f"`bulksubmit {goes_on}\\1`" if goes_on else THE_SAME
     text = _BARE.sub(going, text)
     return _COMMAND.sub(lambda found: found[0] if " --ledger " in found[0] else f"`{command(found[1], ledger)}`", text)
+
+
+def spelling(emit: Listener, ledger: LedgerAddress, goes_on: str) -> Listener:
+    """Return what tells events with their commands as they are typed; see `spelled`."""
+
+    def tell(event: Event) -> None:
+        match event:  # the others come by the thousand, and name no command
+            case Noticed(text):
+                event = Noticed(spelled(text, ledger, goes_on))
+            case Stopping(reason):
+                event = Stopping(spelled(reason, ledger, goes_on))
+        emit(event)
+
+    return tell
 
 
 async def claim_output(folder: Path, ledger: Ledger) -> None:

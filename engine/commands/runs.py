@@ -25,14 +25,14 @@ from msgspec.structs import asdict, replace
 from engine import __version__
 from engine.commands import wiring
 from engine.commands.configuration import hide_secret
-from engine.commands.paths import spelled
+from engine.commands.paths import spelled, spelling
 from engine.commands.result import DAMAGED, Result
 from engine.ledger.base import Ledger
 from engine.model.errors import RESUME, BulkSubmitError, Exit, cause_of
 from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Tally
 from engine.model.runs import LOADING_NOTHING, PastRun, RunCounts, Sample, Standing
-from engine.progress.events import Event, Listener, Noticed, Stopping, fan_out
+from engine.progress.events import Listener, Noticed, fan_out
 from engine.progress.figures import RunFigures
 from engine.progress.log_file import JobLog
 from engine.progress.metrics import LoadMetrics, metrics_text, write_textfile
@@ -81,17 +81,10 @@ class RunMemory:
         self._told_of_textfile = False
         self._limit = 0
         """Of batches in flight, as the last sample had it."""
-        self._pass_on = fan_out(emit, self._figures.hear, self._log.hear)
+        hear = fan_out(emit, self._figures.hear, self._log.hear)
+        self.emit = spelling(hear, ledger.address, self._goes_on)
+        """Tells all who listen, the log of the job among them."""
         stop.goes_on = self._spelled(RESUME)
-
-    def emit(self, event: Event) -> None:
-        """Tell all who listen, the log of the job among them."""
-        match event:  # the others come by the thousand, and name no command
-            case Noticed(text):
-                event = Noticed(self._spelled(text))
-            case Stopping(reason):
-                event = Stopping(self._spelled(reason))
-        self._pass_on(event)
 
     def _spelled(self, text: str) -> str:
         return spelled(text, self._ledger.address, self._goes_on)

@@ -60,7 +60,7 @@ from engine.run.bounds import Bounds, check_open, ending_of
 from engine.run.context import Run, Stop, unless_stopped
 from engine.run.in_flight import InFlight
 from engine.run.pipeline import Pipeline
-from engine.run.shards import tell_tally
+from engine.run.shards import tallied, tell_tally
 from engine.source.given import Sources, names_of
 from engine.source.sources import check_unchanged
 
@@ -531,6 +531,8 @@ async def _work_on(  # noqa: PLR0913 - as above
                     await ledger.set_job_state(job.name, JobState.CANCELED)
                     await cancel_batches(replace(run, job=replace(run.job, state=JobState.CANCELED)))
         result = await summarize(job, ledger, started, error, setup=setup, note=note, before=before, begun=reports)
+    if ledger.shares_jobs:
+        emit(await tallied(job, ledger))  # what others have settled at the end
     emit(JobEnded(job.name, result.state))
     return result
 

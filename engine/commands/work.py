@@ -8,6 +8,7 @@ number of workers may come and go, and there is always one that plans.
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,14 +16,28 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from engine.batch.dask import check_dask
 from engine.commands import wiring
 from engine.commands.intake import copied_here
-from engine.commands.paths import folder_beside, open_ledger, spelled
+from engine.commands.paths import folder_beside, open_ledger, spelled, spelling
 from engine.commands.submit import TAKES_OVER, family_lock, go_on
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
-from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobLocked, LeaseLost, LedgerAway
+from engine.model.errors import (
+    BulkSubmitError,
+    CallFailed,
+    ConfigError,
+    Exit,
+    JobError,
+    JobLocked,
+    LeaseLost,
+    LedgerAway,
+    RecordsSent,
+    SendingEnded,
+    SourceError,
+    WindowClosed,
+)
 from engine.model.job import Job, JobState
 from engine.progress.events import BatchSettled, Event, JobStarted, Listener, fan_out, unheard
 from engine.run.context import Stop, beside, pause_unless_stopped
@@ -76,10 +91,12 @@ async def work(  # noqa: PLR0913 - what a person can say of it
         dask: as of `submit`, where it plans.
 
     Raises:
-        ConfigError: the ledger cannot be shared.
+        ConfigError: the ledger cannot be shared, or `dask` names no cluster.
         JobError: there is no such job.
     """
     stop = stop or Stop()
+    if dask:
+        check_dask(dask)
     async with open_ledger(ledger, create=stay) as opened:
         if not opened.shares_jobs:
             raise ConfigError(
@@ -121,8 +138,9 @@ class _Worker:
         self.jobs: list[str] = []
         self.exit_code = int(Exit.ALL_CREATED)
         self.message = ""
-        self._ended: set[str] = set()
-        """Jobs with which this worker cannot go on: a person has to do something first, or it is not the time."""
+        self._ended: dict[str, int] = {}
+        """Jobs with which this worker cannot go on: a person has to do something first, or it is not the time. → How
+        many runs each had by then: with the next one, it can."""
 
     async def work(self, name: str | None, *, stay: bool) -> BulkSubmitError | None:
         """Work until nothing is left; return why it ended early."""
@@ -143,8 +161,11 @@ class _Worker:
         jobs = await self._ledger.jobs()
         if name is not None and not stay and all(job.name != name for job in jobs):
             await self._ledger.job(name)  # tells which there are
-        wanted = [job for job in jobs if name in {None, job.name} and job.name not in self._ended]
-        return [job for job in reversed(wanted) if job.state is JobState.OPEN]
+        wanted = [job for job in jobs if name in {None, job.name} and job.state is JobState.OPEN]
+        return [job for job in reversed(wanted) if not await self._has_ended(job)]
+
+    async def _has_ended(self, job: Job) -> bool:
+        return job.name in self._ended and len(await self._ledger.runs(job.name)) <= self._ended[job.name]
 
     async def _work_on(self, job: Job) -> None:
         """Plan and send a job where nobody does; else take part in sending it."""
@@ -156,19 +177,26 @@ class _Worker:
                         return
                     runs = await self._ledger.runs(job.name)
                     if runs and runs[-1].exit_code not in _TAKEN_OVER:
-                        why = f"{runs[-1].reason.rstrip('.')}. `bulksubmit resume {job.name}` goes on with it"
-                        self._note(job, runs[-1].exit_code or Exit.ERROR, why)
+                        exit_code = runs[-1].exit_code or Exit.ERROR
+                        reason = runs[-1].reason.rstrip(".") or f"its last run ended with exit code {exit_code}"
+                        if "`bulksubmit resume" not in reason:
+                            reason = f"{reason}. `bulksubmit resume {job.name}` goes on with it"
+                        await self._note(job, exit_code, reason)
                         return
                     job = await self._with_sources(job)
                     result = await self._go_on(job, self._ledger, self._emit, stop)
             if result.exit_code == Exit.LOCKED:  # its leases were lost: whoever has them goes on, and then we do
                 await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
                 return
-            self._note(job, result.exit_code, result.message)
+            await self._note(job, result.exit_code, result.message)
         except JobLocked:
             error = await self._help(job)
-            if error is not None and error is not self._stop.error and not isinstance(error, LeaseLost):
-                self._note(job, error.exit_status, str(error))
+            if isinstance(error, RecordsSent | SendingEnded):  # the one that plans ends; if it was killed, we do
+                await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
+            elif error is not None and error is not self._stop.error and not isinstance(error, LeaseLost):
+                await self._note(job, error.exit_status, _here(error))
+        except (ConfigError, SourceError, JobError, CallFailed, WindowClosed) as error:  # of this job: others go on
+            await self._note(job, error.exit_status, _here(error))
         except (LeaseLost, LedgerAway):
             await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
 
@@ -177,16 +205,16 @@ class _Worker:
         folder = folder_beside(self._ledger.address) / job.name
         return await copied_here(job, wiring.load(job.config).settings.source, folder, self._emit)
 
-    def _note(self, job: Job, exit_code: int, message: str) -> None:
+    async def _note(self, job: Job, exit_code: int, message: str) -> None:
         """Remember how a job ended, for this worker."""
-        self._ended.add(job.name)
+        self._ended[job.name] = len(await self._ledger.runs(job.name))
         if exit_code:
             self.exit_code = self.exit_code or exit_code
             self.message = "; ".join(filter(None, [self.message, f"job {job.name}: {message}" if message else ""]))
 
     async def _help(self, job: Job) -> BulkSubmitError | None:
         """Send shards of a job that another process plans; return why it ended early."""
-        while not await self._ledger.shards(job.name):  # before the first one, the job may still be learnt of
+        while not (await self._ledger.count_shards(job.name, "")).free:  # and until the first one is there
             if not await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS):
                 return self._stop.error
             job = await self._ledger.job(job.name)
@@ -198,7 +226,7 @@ class _Worker:
         tally = await self._ledger.tally(job.name)
         self._emit(JobStarted(job.name, job.size_bytes, last.end.offset if last else 0, tally))
         in_flight = InFlight(setup.settings.send, wiring.CLOCK, self._emit)
-        emit = fan_out(self._emit, in_flight.hear)
+        emit = fan_out(spelling(self._emit, self._ledger.address, f"work {job.name}"), in_flight.hear)
         async with (
             _linked(self._stop) as stop,
             beside(partial(tell_tally, job, self._ledger, wiring.CLOCK, self._emit)),
@@ -208,6 +236,15 @@ class _Worker:
         if error is None:
             await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)  # the one that plans ends it
         return error
+
+
+def _here(error: BulkSubmitError) -> str:
+    """Return what to tell of an error of one worker; other machines may have what this one lacks."""
+    if isinstance(error, SourceError):
+        return (
+            f"on {socket.gethostname()}: {error}. Workers read sources by the paths of the job: shared disk, or s3://"
+        )
+    return str(error)
 
 
 @asynccontextmanager

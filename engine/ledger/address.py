@@ -6,6 +6,7 @@ its own to give it: PGPASSWORD, PGPASSFILE, ~/.pgpass (https://www.postgresql.or
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from engine.ledger.connection import Connection, WritingConnection
 
 SCHEMES = ("postgresql://", "postgres://")
+_URL_LIKE = re.compile(r"(?i)(?:postgres(?:ql)?:|[a-z][a-z0-9+.-]*://)")
+"""What would be a strange path, and is a mistake in a URL."""
 
 
 class PostgresAddress(Struct, frozen=True):
@@ -37,11 +40,16 @@ def address_of(named: Path | str | PostgresAddress) -> LedgerAddress:
     """Return where a ledger is that was named so.
 
     Raises:
-        ConfigError: it is a URL with a password, or none that can be read.
+        ConfigError: it is a URL with a password, one of another kind, or none that can be read.
     """
     if isinstance(named, PostgresAddress):
         return named
     if not str(named).startswith(SCHEMES):
+        if isinstance(named, str) and (mistaken := _URL_LIKE.match(named)):
+            raise ConfigError(
+                f"ledger: {mistaken[0]}… is neither a file nor a database of PostgreSQL; a file is named by its path, "
+                "a database as postgresql://user@host/database"
+            )
         return Path(named)
     try:
         parts = urlsplit(str(named))

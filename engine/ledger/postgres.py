@@ -40,7 +40,7 @@ from engine.model.errors import JobLocked, LeaseLost, LedgerError
 from engine.model.job import check_job_name
 
 _NO_HOOKS = Hooks()
-_SIGN_SECONDS = 2.0
+_SIGN_SECONDS = 0.5
 """Between two signs of life of the session that holds locks; so late is it noticed that they were lost."""
 _SILENT_SECONDS = 30
 """After which the database ends that session: its process stands still, or its machine is gone."""

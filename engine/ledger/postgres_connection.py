@@ -76,7 +76,13 @@ _END_OLD = (
 )
 _RESUME = "then `bulksubmit resume` goes on where the job stopped"
 _AWAY = f"the database cannot be reached; see that it runs, {_RESUME}"
+_UNKNOWN = "the URL says something that is not known; one is postgresql://user@host:5432/database?sslmode=verify-full"
 _REFUSED = {
+    "certificate": "the two do not trust each other's certificates; check sslmode, sslrootcert and the host in the URL",
+    "SSL": "the two do not agree on TLS; check sslmode in the URL, and ssl and pg_hba.conf of the server",
+    "pg_hba.conf": "the server lets nobody in from here by this user; its pg_hba.conf says whom it does",
+    "invalid": _UNKNOWN,
+    "bad value": _UNKNOWN,
     "password": "the password is wrong or missing: PGPASSWORD gives it, or the file that PGPASSFILE names",
     "read-only": "the database is read-only, as a standby is; name the one that is written to",
     "does not exist": "there is no such database, or no such user; check the URL, or make it",
@@ -474,7 +480,8 @@ def told(address: PostgresAddress, error: Exception) -> BulkSubmitError:
     words = next((words for kind, words in _WORDS.items() if isinstance(error, kind)), "it cannot be used")
     said = " ".join(str(error).split())
     kind = LedgerAway if words == _AWAY else LedgerError
-    if type(error) is psycopg.OperationalError and (refused := [why for sign, why in _REFUSED.items() if sign in said]):
+    of_libpq = type(error) in {psycopg.OperationalError, psycopg.ProgrammingError}
+    if of_libpq and (refused := [why for sign, why in _REFUSED.items() if sign in said]):
         words, kind = refused[0], LedgerError
     mapped_error = kind(f"ledger {address}: {words} ({type(error).__name__}: {said})")
     mapped_error.__cause__ = error
@@ -537,10 +544,24 @@ def _upgrade(writer: PostgresWriter, steps: Sequence[str], *, create: bool) -> N
         return
     with writer.raw.transaction():
         writer.raw.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATING])
+        _check_names(writer)
         for step in steps[version_of(writer) :]:
             writer.raw.execute(step)
         writer.raw.execute("DELETE FROM ledger_version")
         writer.raw.execute("INSERT INTO ledger_version VALUES (%s)", [len(steps)])
+
+
+def _check_names(connection: PostgresConnection) -> None:
+    """Refuse a database in which others have tables with names of the ledger's."""
+    if version_of(connection):
+        return
+    wanted = "SELECT tablename FROM pg_tables WHERE schemaname = CURRENT_SCHEMA() AND tablename = ANY(%s) ORDER BY 1"
+    if found := [name for (name,) in connection.raw.execute(wanted, [TABLES]).fetchall()]:
+        raise LedgerError(
+            f"ledger {connection.address}: somebody else has tables there with names of the ledger's "
+            f"({', '.join(found)}). Make a database for the ledger alone, or a schema, which the URL names by "
+            "?options=-csearch_path%3DSCHEMA"
+        )
 
 
 def _check_version(connection: PostgresConnection, version: int, newest: int) -> None:
@@ -577,6 +598,7 @@ def examine(address: PostgresAddress) -> Examined:
         lacking = [right for (right,) in connection.fetch("lacking_rights", {"tables": TABLES if is_there else []})]
         version = version_of(connection) if f"SELECT on {TABLES[0]}" not in lacking else 0
         _check_version(connection, version, len(STEPS))
+        _check_names(connection)
         before = time.time()
         ((now,),) = connection.fetch("store_now", {"store_now": before})
         ahead = float(now) - (before + time.time()) / 2

@@ -145,7 +145,8 @@ class Writer:
             elif queued.error is None:
                 queued.future.set_result(None)
             else:
-                queued.future.set_exception(queued.error)
+                # What nobody waited for may be what it builds on: then that is the reason.
+                queued.future.set_exception(self._refusal or queued.error)
         self._committing = False
         self._loop.call_soon(self._hand_over)
 

@@ -279,6 +279,12 @@ class RecordsSent(BulkSubmitError):
     exit_code = Exit.STOPPED_EARLY
 
 
+class SendingEnded(BulkSubmitError):
+    """The process that plans a job has met a limit, so its workers send nothing more of it. Says which."""
+
+    exit_code = Exit.STOPPED_EARLY
+
+
 class TooManyFailed(BulkSubmitError):
     """More records failed than may. Look at rejects.ndjson; `bulksubmit resume --max-failed LIMIT` goes on."""
 

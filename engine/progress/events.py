@@ -32,6 +32,8 @@ class JobTallied(msgspec.Struct, frozen=True):
     """How a job stands that several processes send: what all of them have done so far."""
 
     tally: Tally
+    read_bytes: int
+    """Joined offset up to which the sources are frozen."""
 
 
 class BatchesFrozen(msgspec.Struct, frozen=True):

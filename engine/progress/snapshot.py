@@ -156,6 +156,7 @@ class Progress:
                 _freeze(counts, event)
             case events.JobTallied():
                 _tally(counts, event.tally)
+                counts.read_bytes = max(counts.read_bytes, event.read_bytes)
             case events.CallRetried():
                 counts.retries += 1
                 counts.retry_reason, counts.retried_at = event.reason, self._clock()

@@ -121,6 +121,7 @@ class Pipeline:
                 await self._sending(self._feed, unsent)
             else:
                 await self._sending(self._share, self._shards, unsent)
+                await self._shards.end_with_all()
         finally:
             self._earlier_followed.set()
             unsent.end()

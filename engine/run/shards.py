@@ -9,7 +9,6 @@ over: the ledger refuses its steps from then on, and `check_lease` each call bef
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
@@ -17,10 +16,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import anyio
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.clock import Clock
 from engine.ledger.base import Ledger
-from engine.model.errors import Interrupted, JobCanceled, JobError, LeaseLost, LedgerError, Stopped
+from engine.model.errors import Interrupted, JobCanceled, JobError, LeaseLost, LedgerError, SendingEnded, Stopped
 from engine.model.job import Job, JobState
 from engine.model.settings import SendSettings
 from engine.model.shard import LeaseTerms, Shard
@@ -59,9 +61,26 @@ async def tell_tally(job: Job, ledger: Ledger, clock: Clock, emit: Listener) -> 
     while True:
         began = clock.monotonic()
         with suppress(LedgerError):  # it is away
-            emit(JobTallied(await ledger.tally(job.name)))
+            emit(await tallied(job, ledger))
         least, most = _TALLY_SECONDS
         await clock.sleep(min(max((clock.monotonic() - began) / _TALLY_SHARE, least), most))
+
+
+async def tallied(job: Job, ledger: Ledger) -> JobTallied:
+    """Return what all workers of a job have done. Raises: LedgerError."""
+    last = await ledger.last_batch(job.name)
+    return JobTallied(await ledger.tally(job.name), last.end.offset if last else 0)
+
+
+class _Limit(Struct, frozen=True, omit_defaults=True):
+    """What the ledger keeps of how much all workers of a job may send."""
+
+    most: int | None = None
+    """Records that this run may send; None: all there are."""
+    sent: int = 0
+    """Of those, where there is a limit."""
+    over: str = ""
+    """Why nothing more is sent."""
 
 
 class Shards:
@@ -99,37 +118,57 @@ class Shards:
 
         `keep`: this run goes on for another one, whose limit holds on, if it had any.
         """
-
-        def change(text: str | None, _: float) -> str:
-            if keep and text:
-                return text
-            return "" if most is None else json.dumps([most, sent])
-
-        await self._ledger.revise(self._limit_name, change)
+        await self._revise(lambda limit: limit if keep and limit != _Limit() else _Limit(most, sent))
 
     async def count_records(self, records: int, *, least: int = 0) -> tuple[bool, int, int | None]:
         """Count records as sent by all workers, if so many may still be sent, and `least` of them at all.
 
         Return whether they may, how many were sent, and the limit.
         """
-        may, sent, most = True, 0, self._most_records
-        if most is None:
-            return may, sent, most
+        if self._most_records is None:
+            return True, 0, None
+        may = True
 
-        def change(text: str | None, _: float) -> str:
-            nonlocal may, sent, most
-            most, sent = json.loads(text) if text else (None, 0)
-            may = most is None or sent + max(records, least) <= most
-            sent += records if may else 0
-            return "" if most is None else json.dumps([most, sent])
+        def counted(limit: _Limit) -> _Limit:
+            nonlocal may
+            may = limit.most is None or limit.sent + max(records, least) <= limit.most
+            return replace(limit, sent=limit.sent + (records if may else 0))
 
-        await self._ledger.revise(self._limit_name, change)
-        return may, sent, most
+        limit = await self._revise(counted)
+        return may, limit.sent, limit.most
 
-    @property
-    def _limit_name(self) -> str:
-        """What the ledger keeps the limit of records under, beside the limits of services."""
-        return f"records of {self._job.name}"
+    async def end_with_all(self) -> None:
+        """If nothing more is to be sent by anybody, have the others end, too, and wait until they have."""
+        while self.plans and self._is_limited:
+            await self._hold_all_back()
+            counts = await self._ledger.count_shards(self._job.name, self._terms.worker)
+            if not counts.others + counts.others_settling:
+                return
+            await self._news()
+
+    async def _hold_all_back(self) -> None:
+        over = str(self._stop.sending_error)
+        await self._revise(lambda limit: replace(limit, over=over))
+        await self._ledger.withhold_shards(self._job.name)
+
+    async def _learn_limit(self) -> None:
+        """See how much may still be sent: who freezes says so before shards can be taken, and when it is over."""
+        limit = await self._revise(lambda limit: limit)
+        self._most_records = limit.most
+        if limit.over and self._stop.sending_error is None:
+            self._stop.end_sending(SendingEnded(limit.over))
+
+    async def _revise(self, change: Callable[[_Limit], _Limit]) -> _Limit:
+        """Change what the ledger keeps of the job beside the limits of services; return it as it is then."""
+        limit = _Limit()
+
+        def changed(text: str | None, _: float) -> str:
+            nonlocal limit
+            limit = change(msgspec.json.decode(text, type=_Limit) if text else _Limit())
+            return msgspec.json.encode(limit).decode()
+
+        await self._ledger.revise(f"records of {self._job.name}", changed)
+        return limit
 
     @property
     def taken(self) -> list[Shard]:
@@ -175,15 +214,6 @@ class Shards:
             if not (may_take and counts.free) and not waits and not self._is_read(job):
                 return None
             await self._news()
-
-    async def _learn_limit(self) -> None:
-        """See whether the run that freezes may send so many records only: it says so before shards can be taken."""
-
-        def read(text: str | None, _: float) -> str:
-            self._most_records = json.loads(text)[0] if text else None
-            return text or ""
-
-        await self._ledger.revise(self._limit_name, read)
 
     async def _news(self) -> None:
         """Wait for some time, or until something was frozen here."""
@@ -233,8 +263,10 @@ class Shards:
                     self._ledger.check_lock(self._job.name)
                 await self._ledger.renew_shards(self._job.name, self._terms)
                 await self._check_wanted()
-                if self.plans and self._is_limited:
-                    await self._ledger.withhold_shards(self._job.name)
+                if not self.plans:
+                    await self._learn_limit()
+                elif self._is_limited:
+                    await self._hold_all_back()
             except (LeaseLost, JobError) as error:
                 self._stop.request(error)
                 return

@@ -23,6 +23,7 @@ from engine.http.urls import check_base_url
 from engine.model.errors import LedgerError
 from engine.model.settings import ServiceSettings
 from engine.progress.events import Listener, Paused, ToldWaits
+from engine.run.context import beside
 from engine.run.in_flight import InFlight
 
 TextChange: TypeAlias = Callable[[str | None, float], str]
@@ -97,16 +98,25 @@ class Sharing:
             return limits.text()
 
         try:
-            await self._revise(self._name, change)
+            async with beside(self._tell_if_late):
+                await self._revise(self._name, change)
         except LedgerError:
-            if news := self._told.news(Paused(UNREACHABLE, GRANT_SECONDS), self._clock.monotonic()):
-                self._emit(news)
+            self._tell_away()
             return False
         self._share.grant(report, granted, asked, self._clock.monotonic())
         self._in_flight.follow(granted.in_flight)
         if granted.pushed_back:
             self._in_flight.others_pushed_back()
         return True
+
+    async def _tell_if_late(self) -> None:
+        """Tell people of a ledger that is waited for: the grant has ended, so nothing new is sent meanwhile."""
+        await self._clock.sleep(GRANT_SECONDS)
+        self._tell_away()
+
+    def _tell_away(self) -> None:
+        if news := self._told.news(Paused(UNREACHABLE, GRANT_SECONDS), self._clock.monotonic()):
+            self._emit(news)
 
     async def _leave(self) -> None:
         self._share.end()

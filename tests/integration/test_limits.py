@@ -10,7 +10,7 @@ from fakes.bench import a_bench, another_worker
 from fakes.clock import under_way, until
 from fakes.service import killed, lost
 
-from engine.model.errors import BulkSubmitError, Exit, Interrupted, RecordsSent, WindowClosed
+from engine.model.errors import BulkSubmitError, Exit, Interrupted, RecordsSent, SendingEnded, WindowClosed
 from engine.model.submission import State
 from engine.progress.events import Stopping
 from engine.reports.audit import audit
@@ -186,4 +186,21 @@ async def test_all_workers_together_send_exactly_as_many_records_as_a_run_may(tm
         async with anyio.create_task_group() as workers:
             workers.start_soon(bench.work)
             workers.start_soon(other.work)
+        assert bench.service.ids() == once(1000)
+
+
+async def test_when_a_limit_is_met_the_other_workers_send_nothing_more_and_are_waited_for(tmp_path):
+    async with a_bench(tmp_path, records=1000, shares_jobs=True) as bench, another_worker(bench) as other:
+        async with anyio.create_task_group() as workers:
+            workers.start_soon(bench.work)
+            await until(lambda: len(bench.service.journal) > 100)
+            workers.start_soon(other.work)
+            await until(lambda: len(bench.service.journal) > 300)
+            bench.stop.end_sending(WindowClosed("it is late"))
+        ended_with = len(bench.service.journal)
+        assert isinstance(other.stop.sending_error, SendingEnded)
+        assert "it is late" in str(other.stop.sending_error)
+        assert await created(bench) == ended_with < 900
+        assert all(not shard.holder for shard in await bench.ledger.shards("j"))
+        assert await bench.work() is None
         assert bench.service.ids() == once(1000)

@@ -57,6 +57,8 @@ class CutProxy:
         self._portal = portal
         self._listener: asyncio.Server | None = None
         self._links: set[_Link] = set()
+        self._served: set[asyncio.Future[None]] = set()
+        """What serves a connection, until nothing is left of that."""
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._to_lose: _LostCommit | None = None
@@ -65,13 +67,13 @@ class CutProxy:
         """Let clients connect again, after `refuse`."""
 
         async def listen() -> None:
-            self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self._listener = await asyncio.start_server(self._take, "127.0.0.1", self.port)
 
         self._portal.call(listen)
 
     def refuse(self) -> None:
         """Refuse new connections; those that are there stay."""
-        self._portal.call(self._listener.close)
+        self._portal.call(self._stop_listening)
 
     def cut(self) -> None:
         """Reset all connections, on both sides."""
@@ -101,6 +103,31 @@ class CutProxy:
         lost = self._to_lose = _LostCommit(reaches_the_server)
         return lost.happened
 
+    def end(self) -> None:
+        """Refuse and reset all, and return when nothing is left of any connection."""
+
+        async def end_all() -> None:
+            await self._stop_listening()
+            self._flowing.set()
+            while self._served:
+                for link in self._links:
+                    link.cut()
+                await asyncio.wait(self._served, timeout=0.1)
+
+        self._portal.call(end_all)
+
+    async def _stop_listening(self) -> None:
+        """Stop; first whoever was accepted just now is served, or asyncio would leave that connection open."""
+        for listening in self._listener.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        await asyncio.sleep(0)
+        self._listener.close()
+
+    def _take(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._serve(from_client, client))
+        self._served.add(task)
+        task.add_done_callback(self._served.discard)
+
     async def _serve(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
             from_server, server = await asyncio.open_connection("127.0.0.1", self.target)
@@ -113,6 +140,7 @@ class CutProxy:
             await asyncio.gather(self._questions(from_client, link), self._answers(from_server, link))
         finally:
             self._links.discard(link)
+            link.cut()  # what is left of it, also where the proxy ends
 
     async def _questions(self, reader: asyncio.StreamReader, link: _Link) -> None:
         with suppress(OSError):
@@ -155,6 +183,4 @@ def cut_proxy(target: int) -> Iterator[CutProxy]:
         try:
             yield proxy
         finally:
-            proxy.refuse()
-            proxy.flow()
-            proxy.cut()
+            proxy.end()

@@ -12,8 +12,8 @@ import engine.ledger.postgres
 from engine.clock import SystemClock
 from engine.ledger.address import PostgresAddress
 from engine.ledger.postgres import PostgresLedger
-from engine.ledger.postgres_connection import open_writer
-from engine.model.errors import LeaseLost, LedgerAway
+from engine.ledger.postgres_connection import examine, open_writer
+from engine.model.errors import LeaseLost, LedgerAway, LedgerError
 from engine.model.shard import SHARD_BATCHES, LeaseTerms
 
 from .postgres import SUPERUSER, postgres
@@ -72,8 +72,6 @@ async def test_a_lock_that_is_lost_with_its_session_is_taken_again_unless_anothe
         with one.lock("kept"), one.lock("lost"):
             await asyncio.to_thread(server.restart, "immediate")
             with other.lock("lost"):
-                with pytest.raises(LedgerAway):
-                    one.is_locked("kept")  # asked by the session that is lost
                 assert one.is_locked("kept")
                 one.check_lock("kept")
                 with pytest.raises(LeaseLost, match=r"another process has taken over job 'lost'"):
@@ -121,3 +119,27 @@ async def test_no_more_shards_are_taken_than_wanted_however_the_database_goes_ab
         taken = [await ledger.take_shards("j", LeaseTerms("A", 60.0, 30.0), most) for most in (1, 2)]
         assert [[shard.first // SHARD_BATCHES for shard in shards] for shards in taken] == [[0], [1, 2]]
         assert sum(shard.holder == "" for shard in await ledger.shards("j")) == 2
+
+
+@pytest.mark.parametrize("look", [open_writer, examine])
+def test_tables_of_others_with_the_names_of_the_ledgers_are_told(server, address, look):
+    database = address.url.rpartition("/")[2]
+    server.query("CREATE TABLE jobs (a INT)", database)
+    with pytest.raises(LedgerError, match=r"\(jobs\)\. Make a database for the ledger alone, or a schema"):
+        look(address)
+    server.query("CREATE SCHEMA own", database)
+    open_writer(PostgresAddress(f"{address.url}?options=-csearch_path%3Down")).close()
+
+
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [
+        ("?sslmode=require", "do not agree on TLS; check sslmode"),
+        ("?sslmod=require", "the URL says something that is not known"),
+        ("?connect_timeout=soon", "the URL says something that is not known"),
+    ],
+)
+def test_a_mistake_in_the_url_is_told_as_one_and_not_as_a_database_that_is_away(address, said, cure):
+    with pytest.raises(LedgerError, match=cure) as told:
+        open_writer(PostgresAddress(address.url + said))
+    assert not isinstance(told.value, LedgerAway)

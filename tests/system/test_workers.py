@@ -29,6 +29,7 @@ from engine.model.errors import Exit
 from engine.sandbox.behaviour import Behaviour, JournalSettings, RateLimit
 from engine.sandbox.journal import count_markers
 from engine.sandbox.server import Sandbox, running_sandbox
+from engine.sandbox.settings import SandboxSama
 
 from .cut_proxy import CutProxy, cut_proxy
 from .postgres import SUPERUSER, PostgresServer, postgres
@@ -242,7 +243,9 @@ async def played(seed: int, folder: Path) -> AsyncIterator[Scene]:
     folder.mkdir()  # noqa: ASYNC240 - so are the next lines: nothing else goes on yet
     (folder / "tasks.ndjson").write_text("".join(f'{{"data":{{"id":{number}}}}}\n' for number in range(RECORDS)))
     behaviour = Behaviour(
-        journal=JournalSettings(folder / "journal.ndjson"), rate_limits=(RateLimit(requests=LIMIT, seconds=1.0),)
+        journal=JournalSettings(folder / "journal.ndjson"),
+        rate_limits=(RateLimit(requests=LIMIT, seconds=1.0),),
+        sama=SandboxSama(task_lists_per_second=0),  # the limit that is counted is that of all calls
     )
     with ExitStack() as held:
         # What was written outlives the database's process without fsync, too; it would not outlive the machine.

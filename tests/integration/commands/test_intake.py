@@ -1,5 +1,6 @@
 """Sources that are packed, or behind a URL, through whole jobs."""
 
+import asyncio
 import gzip
 import os
 import signal
@@ -376,6 +377,18 @@ async def test_a_worker_fetches_what_another_machine_has_fetched(tmp_path, serve
     asked = len(server.asked)
     assert await intake.copied_here(here, settings, tmp_path / "here", unheard) == here
     assert len(server.asked) == asked, "what can be read here is not fetched again"
+
+
+async def test_workers_of_one_machine_fetch_a_source_once_whoever_comes_first(tmp_path, server):
+    job, settings, text = await taken_in(server, tmp_path / "there")
+    asked = len(server.asked)
+    await intake.copied_here(job, settings, tmp_path / "alone", unheard)
+    alone = len(server.asked) - asked
+    fetched = (intake.copied_here(job, settings, tmp_path / "here", unheard) for _ in range(3))
+    here = await asyncio.gather(*fetched)
+    assert [text_of(source) for one in here for source in one.sources] == [text] * 3
+    assert here[0] == here[1] == here[2] == await intake.copied_here(job, settings, tmp_path / "here", unheard)
+    assert len(server.asked) - asked == 2 * alone
 
 
 async def test_a_worker_takes_no_source_that_has_changed_since(tmp_path, server):

@@ -4,6 +4,9 @@
 wherever something may happen in more than one way, a `Chooser` decides. `explore` has it decide in every way. A place
 that was seen before is not walked again, so the number of places is what bounds the work.
 
+With `leases`, another worker may take the batch over right before or right after any step of it is durable. The first
+one is refused from then on, so it is the same to the batch as if it had died.
+
 The bounds: at most 3 lost answers and 2 kills a path, time in quarters of the settle time.
 """
 
@@ -92,6 +95,10 @@ class Walk:
     ends_waiting: bool = True
     """A run in which nothing moves ends."""
     seen: dict | None = None
+    leases: bool = False
+    """Another worker may take over between any two steps."""
+    window: bool = False
+    """A worker may stop after it has checked its lease, and its release goes out when another one has taken over."""
     state: State = State.FROZEN
     changed_at: int = 0
     """When the ledger heard of the last step."""
@@ -230,8 +237,11 @@ class Walk:
             case Action.ADOPT:
                 self.doubt, self.named = None, True
                 self._move(State.STAGED)
-            case Action.STAGE:
+            case Action.STAGE if self.manner.stage_again is Again.SEARCH:
                 return self._stage()
+            case Action.STAGE:  # an empty batch: one more does no harm
+                self.doubt, self.named = None, True
+                self._move(State.STAGED)
             case Action.SEND:
                 self.doubt = None
                 self._move(State.FROZEN)
@@ -300,12 +310,14 @@ class Walk:
         answered = [("answered", *effect) for effect in effects if name == "release" or effect[1] == 0]
         options = answered + [("lost", *effect) for effect in self._loss(effects)]
         options += [("dies", *effect) for effect in self._death(effects)]
+        if self.window and name == "release":
+            options += [("stops", *effect) for effect in self._death([(effects[0][0], SETTLE + 2)])]
         end, what, delay = self._choose(name, options)
         when = "never" if delay is None else f"{delay} quarters later"
         self._say(f"{name}: {end}, carried out {when}")
         if delay is not None:
             self.service.take(what, delay)
-        if end == "dies":
+        if end in {"dies", "stops"}:
             raise Killed
         return end
 
@@ -342,9 +354,17 @@ class Walk:
     def _move(self, state):
         if state is not self.state or state is State.RELEASING:
             assert state in TRANSITIONS[self.state], self.violation(f"there is no step from {self.state} to {state}")
+        taken_over = self._taken_over(state) if self.leases else "no"
+        if taken_over == "before":
+            raise Killed
         self.state, self.changed_at = state, self.service.now
         if state is State.FROZEN:
             self.named = False
+        if taken_over == "after":
+            raise Killed
+
+    def _taken_over(self, state):
+        return self._choose(f"lease at {state}", ["no", *self._death(["before", "after"])])
 
     def _say(self, words):
         self.log.append(f"{self.service.now}: {words}")
@@ -379,9 +399,12 @@ class Explored:
     violations: list[str] = field(default_factory=list)
 
 
-def explore(manner, decide=decided, *, ends_waiting=True, wanted=""):
-    """Walk every path of a manner, up to the first violation whose story has the `wanted` words."""
-    return walk_everywhere(lambda chooser, seen: Walk(manner, chooser, decide, ends_waiting, seen), wanted)
+def explore(manner, decide=decided, *, ends_waiting=True, wanted="", **leases):
+    """Walk every path of a manner, up to the first violation whose story has the `wanted` words.
+
+    `leases`: as of a walk.
+    """
+    return walk_everywhere(lambda chooser, seen: Walk(manner, chooser, decide, ends_waiting, seen, **leases), wanted)
 
 
 def walk_everywhere(make, wanted=""):

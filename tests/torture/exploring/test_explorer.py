@@ -49,6 +49,33 @@ def test_no_promise_is_broken_wherever_a_batch_may_go():
     TABLE.notes.append(f"explored: {places:,} places, {paths:,} paths; ends: {ends}")
 
 
+@pytest.mark.slow
+def test_no_promise_is_broken_where_another_worker_takes_over_between_any_two_steps():
+    places = paths = 0
+    some = manners() if TORTURE else [manner for manner in manners() if manner.lag != SETTLE // 2]
+    for manner in some:
+        explored = explore(manner, leases=True)
+        assert not explored.violations, explored.violations[0]
+        places, paths = places + explored.places, paths + explored.paths
+    TABLE.notes.append(f"explored with two workers: {places:,} places, {paths:,} paths")
+
+
+@pytest.mark.parametrize(
+    ("manner", "twice"),
+    [
+        (Manner(Again.ASK, repeat="obey"), True),
+        (Manner(Again.ASK, repeat="refuse"), False),
+        (Manner(Again.SEARCH, repeat="obey"), True),
+        (Manner(Again.NEVER), False),
+    ],
+    ids=str,
+)
+def test_a_release_that_goes_out_after_the_take_over_comes_twice_only_where_a_repeat_is_obeyed(manner, twice):
+    """It is the window that the leases cannot guard; docs/guarantees.md names it."""
+    explored = explore(manner, window=True, wanted="CREATED TWICE")
+    assert bool(explored.violations) == twice
+
+
 @pytest.mark.parametrize("story", STORIES, ids=[story.name for story in STORIES])
 def test_the_explorer_finds_what_the_old_rule_did(story):
     explored = explore(story.manner, old_rule, ends_waiting=story.ends_waiting, wanted=story.ends)

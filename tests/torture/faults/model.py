@@ -17,7 +17,7 @@ import asyncio
 import shutil
 import tempfile
 import threading
-from contextlib import ExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -322,7 +322,9 @@ class World:
     @asynccontextmanager
     async def _opened(self, hooks):
         opened = SqliteLedger.open(self._ledger, self._clock, hooks=hooks, shares_jobs=self.plan.shared)
-        async with opened as ledger:
+        async with AsyncExitStack() as stack:
+            with self._clock.stopped():
+                ledger = await stack.enter_async_context(opened)
             InStep(ledger._writer)
             ledger._writer._connection.raw.pragma("synchronous", 0)  # a lost power is another test's matter
             yield ledger

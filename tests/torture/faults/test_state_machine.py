@@ -426,3 +426,26 @@ def test_once_it_ended_badly(story):
         step(job)
         job.check_all()
     job.teardown()
+
+
+# A lease that is lost between two steps
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_worker_that_stands_still_after_any_step_loses_nothing_and_creates_nothing_twice(mode):
+    plan = Plan((Kind.GOOD,) * 3 + (Kind.POISON,) + (Kind.GOOD,) * 2, mode, batch=2, call_seconds=0.25, shared=True)
+    for step in range(1, 30) if TORTURE else (2, 5, 11):  # most of them end after its lease
+        job = JobMachine()
+        job.begin((plan, [], End("standstill", step)))
+        job.check_all()
+        job.teardown()
+
+
+def test_a_worker_that_stood_still_beyond_its_lease_is_refused():
+    world = World(Plan((Kind.GOOD,) * 6, "staged", batch=1, call_seconds=0.25, shared=True))
+    try:
+        error = world.live(lambda life: resume(life, 2), End("standstill", 11))
+        assert isinstance(error, LeaseLost)
+        assert Counter(name for _, name in world.server.created) == dict.fromkeys(world.names(Kind.GOOD), 1)
+    finally:
+        world.close()

@@ -1,6 +1,9 @@
 """What of reading on a cluster needs no cluster; `tests/system/test_dask.py` has real ones."""
 
 import pickle
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError, Thread
+from types import SimpleNamespace
 
 import pytest
 from fakes.inputs import sources_of
@@ -8,7 +11,7 @@ from fakes.inputs import sources_of
 import engine.batch.dask
 from engine import __version__
 from engine.batch.children import Segment
-from engine.batch.dask import check_dask, plan_segment
+from engine.batch.dask import DaskCluster, check_dask, plan_segment
 from engine.model.errors import ConfigError, SourceChanged
 from engine.model.record import Position
 
@@ -38,6 +41,33 @@ def test_the_extra_is_named_where_the_package_is_missing(installed):
     installed.clear()
     with pytest.raises(ConfigError, match=r"not installed: pip install 'bulksubmit\[dask\]'"):
         check_dask("local:2")
+
+
+def test_who_plans_and_who_sends_get_one_client_though_a_cluster_of_our_own_tells_its_address_once(monkeypatch):
+    both_ask, told, clients = Barrier(2), [], []
+
+    class Own:
+        def __init__(self, *_):
+            pass
+
+        def address(self):
+            with suppress(BrokenBarrierError):
+                both_ask.wait(0.2)  # the other one does not come, or it would wait for an address for ever
+            told.append("tcp://127.0.0.1:1")
+            return told[-1]
+
+    monkeypatch.setattr(engine.batch.dask, "LocalDask", Own)
+    monkeypatch.setattr(
+        engine.batch.dask, "_distributed", lambda: SimpleNamespace(Client=lambda address, **_: object())
+    )
+    cluster = DaskCluster("local:2")
+    asking = [Thread(target=lambda: clients.append(cluster.client)) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    assert clients[0] is clients[1]
+    assert len(told) == 1
 
 
 def planned(recipe, version=__version__):

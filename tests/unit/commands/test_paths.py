@@ -7,13 +7,14 @@ import pytest
 
 import engine
 from engine.clock import SystemClock
-from engine.commands.paths import command, folder_beside, ledger_path, open_ledger, spelled
+from engine.commands.paths import command, folder_beside, ledger_path, open_ledger, spelled, spelling
 from engine.commands.wiring import configured_ledger
 from engine.files import DEFAULT_LEDGER, find_ledger
 from engine.ledger.address import PostgresAddress
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, JobError, JobLocked, LedgerError
 from engine.model.job import Job
+from engine.progress.events import JobEnded, Noticed, Stopping
 
 CONFIG = '[service]\nkind = "sama"\nproject_id = 1\naccess_key = "${env:KEY}"\n'
 
@@ -167,3 +168,15 @@ async def test_an_error_outside_of_a_run_names_the_ledger_too(tmp_path):
     with pytest.raises(JobError, match=r"`bulksubmit cancel j --ledger .*there\.db` first"):
         async with open_ledger(tmp_path / "there.db"):
             raise JobError("`bulksubmit cancel j` first")
+
+
+def test_events_tell_commands_as_they_are_typed():
+    told = []
+    tell = spelling(told.append, Path("/a/l.db"), "work j")
+    for event in (Stopping("`bulksubmit resume` goes on"), Noticed("see `bulksubmit status j`"), JobEnded("j", "open")):
+        tell(event)
+    assert told == [
+        Stopping("`bulksubmit work j --ledger /a/l.db` goes on"),
+        Noticed("see `bulksubmit status j --ledger /a/l.db`"),
+        JobEnded("j", "open"),
+    ]

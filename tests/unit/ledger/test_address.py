@@ -43,6 +43,15 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(url):
     assert "hid" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    "url", ["postgres:/host/jobs", "postgresql:host", "PostgreSQL://h/jobs", "mysql://me:hidden@h/jobs"]
+)
+def test_what_is_nearly_a_url_is_no_file(url):
+    with pytest.raises(ConfigError, match="a database as postgresql://user@host/database") as told:
+        address_of(url)
+    assert "hidden" not in str(told.value)
+
+
 def test_a_url_that_cannot_be_read_is_refused():
     with pytest.raises(ConfigError, match="this is no URL that can be read"):
         address_of("postgresql://[::1/jobs")

@@ -1202,6 +1202,15 @@ async def test_a_refusal_for_a_lost_lease_is_told_until_the_leases_are_given_bac
     assert await shard_lines(ours) == ["0-0 open B"]
 
 
+async def test_a_step_after_one_that_was_refused_for_a_lost_lease_is_refused_for_it_too(ours):
+    await frozen(ours)
+    await ours.take_shards("j", brief(A), 1)
+    await ours.move("j", Submission(0, State.STAGING), expected=State.FROZEN, wait=False)
+    await ours.renew_shards("j", A)  # nobody else took it: from here on it holds again
+    with pytest.raises(LeaseLost):
+        await ours.move("j", Submission(0, State.STAGED, "r"), expected=State.STAGING)
+
+
 async def test_a_call_is_refused_that_could_end_after_the_lease_by_this_process_s_clock(ours, clock):
     await frozen(ours, 2 * SHARD_BATCHES)
     ours.check_lease("j", 0)  # nobody shares it here

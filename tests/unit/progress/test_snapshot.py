@@ -13,6 +13,7 @@ from engine.progress.events import (
     CallStarted,
     JobEnded,
     JobStarted,
+    JobTallied,
     Paused,
     Spaced,
     Stopping,
@@ -65,6 +66,10 @@ def moved(sequence, before, after, records=10, reason=""):
         (
             [RESUMED, BatchesFrozen(2, 20, 1, 600, last=False)],
             {"read_bytes": 600, "records": 60, "rejected": 5, "read_complete": False},
+        ),
+        (
+            [RESUMED, JobTallied(Tally(records=70, created=50), 700)],
+            {"read_bytes": 700, "records": 70, "created": 50, "expected_records": 100},
         ),
         ([NEW, BatchesFrozen(1, 10, 0, 1_000, last=True)], {"read_complete": True, "expected_records": 10}),
         ([NEW, BatchesFrozen(1, 10, 0, 250, last=False)], {"read_complete": False, "expected_records": 40}),

@@ -68,9 +68,8 @@ def texts(clock):
 async def test_there_is_a_sync_every_half_second(clock, texts):
     worker = Setting(clock, texts)
     async with under_way(worker.sharing.run()):
-        await until(lambda: len(texts.revised_at) == 4)
+        await until(lambda: worker.woken == 4)
     assert texts.revised_at[:4] == [number * SYNC_SECONDS for number in range(4)]
-    assert worker.woken >= 4
 
 
 async def test_a_call_that_waits_has_a_sync_made_at_once(clock, texts):
@@ -104,6 +103,19 @@ async def test_while_the_ledger_cannot_be_reached_people_are_told_and_the_run_go
         assert told == len(worker.events) == 2, "in three seconds"
         texts.down = False
         await until(lambda: worker.share.holds(clock.monotonic()))
+
+
+async def test_people_are_told_of_a_ledger_that_is_waited_for(clock, texts):
+    setting = Setting(clock, texts)
+
+    async def revise(name, change):
+        await clock.sleep(10)
+        await texts.revise(name, change)
+
+    setting.sharing = Sharing("budget", revise, setting.share, setting.in_flight, clock, setting.events.append)
+    async with under_way(setting.sharing.run()):
+        await until(lambda: texts.revised_at)
+    assert [event.reason for event in setting.events if isinstance(event, Paused)] == [UNREACHABLE]
 
 
 async def test_a_run_ends_though_the_ledger_cannot_be_reached(clock, texts):

@@ -1,0 +1,115 @@
+"""Work beside the process that plans a job, as `bulksubmit work` does it."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+import engine
+import engine.commands.work
+from engine.ledger.sqlite import SqliteLedger
+from engine.model.errors import ConfigError, Exit, Interrupted
+from engine.progress.events import BatchSettled, JobEnded, JobTallied
+from engine.run.context import Stop
+
+from .desk import once, tasks
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """Let several share the jobs of a file, as they share those of a database, and look often for what there is."""
+    monkeypatch.setattr(engine.commands.work, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(SqliteLedger, "shares_jobs", True)
+
+
+@asynccontextmanager
+async def staying(desk):
+    """Work beside the block, and wait for jobs; the block gets what the worker emits."""
+    events, stop = [], Stop()
+    worker = asyncio.create_task(engine.work(None, desk.ledger, events.append, stop, stay=True))
+    try:
+        yield events
+    finally:
+        stop.request(Interrupted(15))
+        await worker
+
+
+def settled(events):
+    return sum(isinstance(event, BatchSettled) for event in events)
+
+
+async def has_helped(events, before=0):
+    """Wait until the worker has settled more batches than before."""
+    async with asyncio.timeout(20):
+        while settled(events) <= before:  # noqa: ASYNC110 - no event is set by it
+            await asyncio.sleep(0.02)
+
+
+async def test_a_worker_helps_again_once_a_person_has_gone_on_with_a_job_that_ended(shared, desk):
+    desk = await desk()
+    config = desk.config(send="requests_per_second = 60")
+    async with staying(desk) as events:
+        first = asyncio.create_task(
+            desk.submit(desk.source(tasks(400)), config, limits=engine.RunLimits(max_records=200))
+        )
+        await has_helped(events)
+        result = await first
+        assert result.exit_code == Exit.STOPPED_EARLY
+        assert len(desk.created()) == 200
+        await asyncio.sleep(1)  # it ends, looks again, and finds that this is for a person
+        helped = settled(events)
+        second = asyncio.create_task(desk.resume())
+        await has_helped(events, helped)
+        assert (await second).exit_code == Exit.ALL_CREATED
+    assert desk.created() == once(400)
+
+
+async def test_a_limit_of_a_run_that_was_killed_is_kept_by_the_worker_that_goes_on_for_it(shared, desk):
+    desk = await desk()
+    limits = engine.RunLimits(max_records=200)
+    config = desk.config(send="requests_per_second = 60")
+    async with staying(desk) as events:
+        killed = asyncio.create_task(desk.submit(desk.source(tasks(400)), config, limits=limits))
+        await has_helped(events)
+        desk.stop.request(Interrupted(15))
+        assert (await killed).exit_code == Interrupted(15).exit_status
+        async with asyncio.timeout(20):
+            while len((await desk.status()).runs) < 2 or (await desk.status()).runs[-1].ended_at is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    status = await desk.status()
+    assert [(run.command, run.exit_code) for run in status.runs] == [("submit", 143), ("work", Exit.STOPPED_EARLY)]
+    assert len(desk.created()) == 200
+
+
+async def test_a_wrong_name_of_a_cluster_is_told_before_there_is_anything_to_do(shared, desk):
+    desk = await desk()
+    with pytest.raises(ConfigError, match="locl:2"):
+        await engine.work(None, desk.ledger, stay=True, dask="locl:2")
+
+
+async def test_what_others_have_settled_is_told_before_the_end_of_the_job(shared, desk):
+    desk = await desk()
+    async with staying(desk) as events:
+        submitted = asyncio.create_task(
+            desk.submit(desk.source(tasks(300)), desk.config(send="requests_per_second = 60"))
+        )
+        await has_helped(events)
+        await submitted
+    *_, last, ended = [event for event in desk.events if isinstance(event, JobTallied | JobEnded)]
+    assert isinstance(ended, JobEnded)
+    assert (last.tally.created, last.read_bytes) == (300, desk.folder.joinpath("tasks.ndjson").stat().st_size)
+
+
+async def test_a_job_that_cannot_be_worked_on_here_keeps_no_worker_from_the_others(shared, desk, monkeypatch):
+    desk = await desk()
+    monkeypatch.setenv("OTHER_KEY", "sandbox-key")
+    config, other = desk.config(), desk.folder / "other.toml"
+    other.write_text(config.read_text().replace("SAMA_ACCESS_KEY", "OTHER_KEY"))
+    desk.stop_at = 1
+    await desk.submit(desk.source(tasks(50)), other, job="lacks")
+    await desk.submit(desk.source(tasks(50, start=50), "more.ndjson"), config, job="has")
+    monkeypatch.delenv("OTHER_KEY")
+    done = await engine.work(None, desk.ledger)
+    assert (done.exit_code, (await desk.status("has")).job.state) == (ConfigError.exit_code, "finished")
+    assert "job lacks: " in done.message
+    assert "OTHER_KEY" in done.message
