@@ -355,6 +355,9 @@ async def test_the_longer_a_tally_takes_the_more_seldom_it_is_made(clock):
             await clock.sleep(0.5)
             return Tally()
 
+        async def last_batch(self, _):
+            return None
+
     heard = []
     async with under_way(tell_tally(Job("j", "sama", "", (), ""), Slow(), clock, lambda _: heard.append(clock.now()))):
         await until(lambda: len(heard) == 3)
