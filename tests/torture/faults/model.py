@@ -332,13 +332,20 @@ class World:
     async def _take_part(self):
         """Once the life stands still, be another worker, which goes on with what that loses."""
         await self._process.stood_still.wait()
-        async with anyio.create_task_group() as both:
-            both.start_soon(self._wake)
-            async with self._opened(Hooks(before_commit=self._before_theirs, on_commit=self._note)) as ledger:
-                worker = await self._born(ledger, None)
-                if worker.job.state is JobState.OPEN:
-                    worker.plans_job = False
-                    await worker.pipeline_of(worker.run(), self.plan.in_flight).work()
+        try:
+            async with anyio.create_task_group() as both:
+                both.start_soon(self._wake)
+                await self._be_another()
+        except BaseException:
+            self._process.kill()  # whatever kills one of them kills both
+            raise
+
+    async def _be_another(self):
+        async with self._opened(Hooks(before_commit=self._before_theirs, on_commit=self._note)) as ledger:
+            worker = await self._born(ledger, None)
+            if worker.job.state is JobState.OPEN:
+                worker.plans_job = False
+                await worker.pipeline_of(worker.run(), self.plan.in_flight).work()
 
     async def _wake(self):
         await self._clock.sleep(STANDSTILL_SECONDS[self._end.number % len(STANDSTILL_SECONDS)])
