@@ -63,6 +63,7 @@ async def _cancel(job: Job, ledger: Ledger, setup: wiring.Setup, memory: RunMemo
     async with wiring.open_run(setup, job, ledger, memory.emit, stop) as run:
         if ledger.shares_jobs:
             await unless_stopped(stop, wiring.shards_of(setup, run).alone)
+            await ledger.open_shards(job.name, parked=True)  # what is in doubt of them is asked about, too
         try:
             await unless_stopped(stop, lambda: cancel_batches(run))
         except CallFailed as failure:
