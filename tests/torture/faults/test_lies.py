@@ -111,6 +111,7 @@ def plan_of(lie, way, *, lost):
         bad=BAD_ROWS if way is ASK else BAD,
         unknowable=lie.uncertain,
         most_runs=3,
+        one_at_a_time=True,
     )
 
 

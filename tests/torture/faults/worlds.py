@@ -102,6 +102,8 @@ class Plan:
     unknowable: int = 0
     """So many records may be uncertain, though the service can be asked or told again: it lies."""
     most_runs: int = MOST_RUNS
+    one_at_a_time: bool = False
+    """One batch is under way at most, so that it is known which one meets what."""
 
     def __str__(self) -> str:
         manner = self.behaviour
@@ -280,8 +282,9 @@ class _World:
             report=self._report if self._calls_back else None,
         )
         self._config, self._source = folder / "engine.toml", folder / "tasks.ndjson"
+        send = SEND + ("\nmax_in_flight = 1\nmax_open_batches = 1" if plan.one_at_a_time else "")
         plan.way.write_config(
-            self._config, 8800, settle_seconds=plan.settle_seconds, send=SEND, poll_seconds=1, max_poll_seconds=20
+            self._config, 8800, settle_seconds=plan.settle_seconds, send=send, poll_seconds=1, max_poll_seconds=20
         )
         if self._calls_back:
             with self._config.open("a") as config:
