@@ -556,7 +556,7 @@ def _upgrade(writer: PostgresWriter, steps: Sequence[str], *, create: bool) -> N
 
 def _check_names(connection: PostgresConnection) -> None:
     """Refuse a database in which others have tables with names of the ledger's."""
-    if version_of(connection):
+    if _has_ledger(connection):
         return
     wanted = "SELECT tablename FROM pg_tables WHERE schemaname = CURRENT_SCHEMA() AND tablename = ANY(%s) ORDER BY 1"
     if found := [name for (name,) in connection.raw.execute(wanted, [TABLES]).fetchall()]:

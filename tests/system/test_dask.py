@@ -178,7 +178,7 @@ def test_a_worker_of_another_version_is_refused(cluster, sources, monkeypatch):
 
 FOREIGN = """
 import os, sys
-sys.path[:] = [path for path in sys.path if not os.path.exists(os.path.join(path, "engine"))]
+sys.path[:] = [path for path in sys.path if not os.path.exists(os.path.join(path, "engine", "batch"))]
 from distributed import LocalCluster
 free = "127.0.0.1:0"
 with LocalCluster(n_workers=1, host="127.0.0.1", dashboard_address=free, silence_logs=60) as cluster:
