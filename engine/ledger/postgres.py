@@ -44,8 +44,15 @@ _SIGN_SECONDS = 0.5
 """Between two signs of life of the session that holds locks; so late is it noticed that they were lost."""
 _SILENT_SECONDS = 30
 """After which the database ends that session: its process stands still, or its machine is gone."""
-_KEY = "SELECT HASHTEXTEXTENDED(CURRENT_DATABASE() || ' ' || CURRENT_SCHEMA() || ' ' || %s, 0)"
+_KEY = "HASHTEXTEXTENDED(CURRENT_DATABASE() || ' ' || CURRENT_SCHEMA() || ' ' || %s, 0)"
 """Two names of one key would only keep their holders apart for no reason."""
+_LOCK = f"SELECT pg_try_advisory_lock({_KEY})"
+_UNLOCK = f"SELECT pg_advisory_unlock({_KEY})"
+_IS_LOCKED = (
+    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 "  # noqa: S608 - a text of our own
+    "AND database = (SELECT oid FROM pg_database WHERE datname = CURRENT_DATABASE()) "
+    f"AND (CAST(classid AS BIGINT) << 32) + CAST(objid AS BIGINT) = {_KEY}"
+)
 
 
 class PostgresLedger(SqlLedger):
@@ -122,12 +129,13 @@ class PostgresLedger(SqlLedger):
             self._tokens.pop(name, None)
             self._lost.discard(name)
             with suppress(psycopg.Error):  # a session that is gone has freed it
-                self._asked("SELECT pg_advisory_unlock(%s)", [self._key(name)])
+                self._asked(_UNLOCK, [name])
 
     def _take(self, name: str, what: str) -> int:
         if name in self._tokens:  # the session would let us have it twice
             raise JobLocked(f"this process is working on {what} already")
-        if not self._acquire(name):
+        ((taken,),) = self._asked(_LOCK, [name])
+        if not taken:
             rows = self._asked(STATEMENTS["lock_holder"], {"name": name})
             holder = rows[0][0] if rows else "unknown"
             helps = f" `bulksubmit work {job}` helps it." if (job := name.removeprefix("job:")) != name else ""
@@ -135,10 +143,6 @@ class PostgresLedger(SqlLedger):
         holder = f"{os.getpid()} on {socket.gethostname()}"
         ((token,),) = self._asked(STATEMENTS["take_lock"], {"name": name, "holder": holder})
         return int(str(token))
-
-    def _acquire(self, name: str) -> bool:
-        ((taken,),) = self._asked("SELECT pg_try_advisory_lock(%s)", [self._key(name)])
-        return bool(taken)
 
     def _asked(self, sql: str, bindings: Sequence[object] | Mapping[str, object]) -> Sequence[tuple[object, ...]]:
         """Ask in the session that holds our locks; once more, if only that shows that it was lost."""
@@ -178,21 +182,9 @@ class PostgresLedger(SqlLedger):
         if f"job:{name}" in self._lost:
             raise LeaseLost(f"another process has taken over job {name!r} since the database was lost, and goes on")
 
-    def _key(self, name: str) -> int:
-        ((key,),) = self._asked(_KEY, [name])
-        return int(str(key))
-
     def is_locked(self, name: str) -> bool:
         with mapped(self._address):
-            key = self._key(f"job:{check_job_name(name)}")
-            return bool(
-                self._asked(
-                    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 "
-                    "AND database = (SELECT oid FROM pg_database WHERE datname = CURRENT_DATABASE()) "
-                    "AND (CAST(classid AS BIGINT) << 32) + CAST(objid AS BIGINT) = %s",
-                    [key],
-                )
-            )
+            return bool(self._asked(_IS_LOCKED, [f"job:{check_job_name(name)}"]))
 
     def _locks_held(self) -> Mapping[str, int]:
         return dict(self._tokens)
@@ -213,12 +205,7 @@ class PostgresLedger(SqlLedger):
             self._locking.close()
 
 
-def _key_of(session: psycopg.Connection[tuple[object, ...]], name: str) -> int:
-    ((key,),) = session.execute(_KEY, [name]).fetchall()
-    return int(str(key))
-
-
 def _taken_again(session: psycopg.Connection[tuple[object, ...]], name: str, token: int) -> bool:
     """Take a lock that was lost; return whether nobody has had it since."""
-    ((taken,),) = session.execute("SELECT pg_try_advisory_lock(%s)", [_key_of(session, name)]).fetchall()
+    ((taken,),) = session.execute(_LOCK, [name]).fetchall()
     return bool(taken) and session.execute(STATEMENTS["lock_tokens"], {"names": [name]}).fetchall() == [(name, token)]

@@ -8,6 +8,8 @@ stand or not; only if it does not stand is it done again. The database tells by 
 (pg_xact_status), but not whether it stands: after a crash a number that was lost with it is given anew, to whoever
 comes first. So each transaction notes its number in the table `writers`, in the row of its connection.
 https://www.postgresql.org/docs/current/functions-info.html
+
+The module is a long one, since what a lost connection leaves open is decided here, for reads, steps and upgrades alike.
 """
 
 from __future__ import annotations

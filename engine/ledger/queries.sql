@@ -112,7 +112,7 @@ UPDATE jobs SET learnt = :learnt WHERE id = :job;
 
 -- name: note_slowest_start
 -- Remember how long an answered release took to begin, if none took longer.
-UPDATE jobs SET slowest_start = MAX(slowest_start, :seconds) WHERE id = :job;
+UPDATE jobs SET slowest_start = :seconds WHERE id = :job AND slowest_start < :seconds;
 
 -- name: note_lost_stage
 -- Count a call that made something at the service, perhaps, and whose answer was lost.
@@ -165,8 +165,9 @@ VALUES (:job, :record_index, :count, :start_offset, :spans, :other, :other_index
 
 -- name: copy_known
 -- Keep what is known by a hash beside what will be.
-INSERT OR IGNORE INTO copies (hash, job, record_index, rest)
-SELECT hash, job, record_index, rest FROM known WHERE hash = :hash;
+INSERT INTO copies (hash, job, record_index, rest)
+SELECT hash, job, record_index, rest FROM known WHERE hash = :hash
+ON CONFLICT DO NOTHING;
 
 -- name: add_copy
 -- Remember one more record of a hash that is known.
@@ -187,9 +188,12 @@ SELECT later.name FROM jobs JOIN jobs AS later ON later.id = jobs.taken_over WHE
 
 -- name: keep_orphan
 -- Keep the remote id that the coming step of a batch gives up, if it has one.
-INSERT OR IGNORE INTO orphans (job, sequence, remote_id)
+INSERT INTO orphans (job, sequence, remote_id)
 SELECT job, sequence, remote_id FROM batches
-WHERE job = :job AND sequence = :sequence AND remote_id IS NOT NULL AND remote_id IS NOT :remote_id;
+WHERE
+  job = :job AND sequence = :sequence AND remote_id IS NOT NULL
+  AND remote_id IS DISTINCT FROM CAST(:remote_id AS TEXT)
+ON CONFLICT DO NOTHING;
 
 -- name: move
 -- Take a batch one step on, if it stands where it is expected and, where its records are settled, has as many of them.
@@ -199,7 +203,7 @@ SET
   state = :state, remote_id = :remote_id, changed_at = :changed_at, note = :note, sent_at = :sent_at, created = :created,
   failed = :failed, uncertain = :uncertain
 WHERE
-  job = :job AND sequence = :sequence AND state = :expected AND count = COALESCE(:records, count)
+  job = :job AND sequence = :sequence AND state = :expected AND count = COALESCE(CAST(:records AS BIGINT), count)
   AND NOT (
     :unique <> 0
     AND EXISTS (
@@ -241,7 +245,7 @@ WHERE
   job = :job AND sequence > :after
   AND (
     batches.failed > 0 OR batches.uncertain > 0
-    OR :failed_later AND (details LIKE '%"later":"failed"%' OR details LIKE '%"later":"rejected"%')
+    OR :failed_later <> 0 AND (details LIKE '%"later":"failed"%' OR details LIKE '%"later":"rejected"%')
   )
 ORDER BY sequence
 LIMIT :limit;
@@ -386,8 +390,10 @@ GROUP BY state;
 
 -- name: add_later_fate
 -- Keep what became of a created record's task afterwards, in the place of what was known before.
-INSERT OR REPLACE INTO later_fates (job, record_index, fate, reason, seen_at)
-VALUES (:job, :record_index, :fate, :reason, :seen_at);
+INSERT INTO later_fates (job, record_index, fate, reason, seen_at)
+VALUES (:job, :record_index, :fate, :reason, :seen_at)
+ON CONFLICT (job, record_index) DO UPDATE
+SET fate = excluded.fate, reason = excluded.reason, seen_at = excluded.seen_at;
 
 -- name: drop_later_fate
 -- Forget what became of a record's task afterwards: it is not so any more.
@@ -529,7 +535,8 @@ SELECT
 
 -- name: add_sample
 -- Remember what a run did in the last seconds.
-INSERT OR REPLACE INTO samples (job, run, at, figures) VALUES (:job, :run, :at, :figures);
+INSERT INTO samples (job, run, at, figures) VALUES (:job, :run, :at, :figures)
+ON CONFLICT (job, run, at) DO UPDATE SET figures = excluded.figures;
 
 -- name: thin_samples
 -- Forget every second sample of a run, the newest one not among them.
@@ -537,7 +544,7 @@ DELETE FROM samples
 WHERE job = :job AND run = :run AND at IN (
   SELECT at FROM (
     SELECT at, ROW_NUMBER() OVER (ORDER BY at DESC) AS place FROM samples WHERE job = :job AND run = :run
-  )
+  ) AS numbered
   WHERE place % 2 = 0
 );
 
@@ -547,7 +554,8 @@ SELECT figures FROM samples WHERE job = :job AND run = :run ORDER BY at;
 
 -- name: keep_audit
 -- Remember what the last audit of a job found.
-INSERT OR REPLACE INTO audits (job, verdict) VALUES (:job, :verdict);
+INSERT INTO audits (job, verdict) VALUES (:job, :verdict)
+ON CONFLICT (job) DO UPDATE SET verdict = excluded.verdict;
 
 -- name: last_audit
 -- Read what the last audit of a job found.
@@ -563,7 +571,11 @@ SELECT 1 FROM jobs WHERE name = :name;
 
 -- name: last_step_at
 -- Read when a job was made, or a batch of it moved last.
-SELECT MAX(created_at, COALESCE((SELECT MAX(changed_at) FROM batches WHERE job = :job), 0)) FROM jobs WHERE id = :job;
+SELECT MAX(at) FROM (
+  SELECT created_at AS at FROM jobs WHERE id = :job
+  UNION ALL
+  SELECT MAX(changed_at) FROM batches WHERE job = :job
+) AS steps;
 
 -- name: needed
 -- Name the jobs by which others know what became of records, and why.
@@ -575,7 +587,7 @@ SELECT name, MIN(why) FROM jobs JOIN (
   SELECT DISTINCT other, 'records of other jobs were skipped for what it has' FROM skips
   UNION ALL
   SELECT taken_over, 'it has sent records of a canceled job' FROM jobs WHERE taken_over IS NOT NULL
-) ON id = needed
+) AS reasons ON id = needed
 GROUP BY name;
 
 -- name: remove_some

@@ -25,42 +25,6 @@ ORDER BY id DESC;
 -- Let nobody else make a job before this transaction ends: who looks which there are must see all.
 SELECT pg_advisory_xact_lock(HASHTEXTEXTENDED(CURRENT_SCHEMA() || ' jobs', 0));
 
--- name: note_slowest_start
--- Remember how long an answered release took to begin, if none took longer.
-UPDATE jobs SET slowest_start = GREATEST(slowest_start, :seconds) WHERE id = :job;
-
--- name: keep_orphan
--- Keep the remote id that the coming step of a batch gives up, if it has one.
-INSERT INTO orphans (job, sequence, remote_id)
-SELECT job, sequence, remote_id FROM batches
-WHERE
-  job = :job AND sequence = :sequence AND remote_id IS NOT NULL
-  AND remote_id IS DISTINCT FROM CAST(:remote_id AS TEXT)
-ON CONFLICT DO NOTHING;
-
--- name: copy_known
--- Keep what is known by a hash beside what will be.
-INSERT INTO copies (hash, job, record_index, rest)
-SELECT hash, job, record_index, rest FROM known WHERE hash = :hash
-ON CONFLICT DO NOTHING;
-
--- name: move
--- Take a batch one step on, if it stands where it is expected and, where its records are settled, has as many of them.
--- `unique`: and if no other batch of the job has its name.
-UPDATE batches
-SET
-  state = :state, remote_id = :remote_id, changed_at = :changed_at, note = :note, sent_at = :sent_at, created = :created,
-  failed = :failed, uncertain = :uncertain
-WHERE
-  job = :job AND sequence = :sequence AND state = :expected AND count = COALESCE(CAST(:records AS BIGINT), count)
-  AND NOT (
-    :unique <> 0
-    AND EXISTS (
-      SELECT 1 FROM batches AS other
-      WHERE other.job = :job AND other.remote_id = :remote_id AND other.sequence <> :sequence
-    )
-  );
-
 -- name: count_unproven
 -- Count the created records of a job whose id may be that of another record of their batch.
 SELECT COUNT(*)
@@ -76,22 +40,6 @@ SELECT said.value ->> 'later', COUNT(*)
 FROM settlements CROSS JOIN LATERAL JSON_EACH(CAST(details AS JSON)) AS said
 WHERE job = :job AND details LIKE '%"later":%' AND said.value ->> 'later' IS NOT NULL
 GROUP BY 1;
-
--- name: partly_created
--- Read the settled batches of which some record was not created, with the fate of each record; `failed_later`: also
--- those of which a task was known to have failed when they were settled.
-SELECT
-  sequence, start_offset, start_index, start_line, end_offset, end_index, end_line, count, size_bytes, sha256, spans,
-  skipped, lines, task_ids, errors, details, settlements.uncertain
-FROM batches JOIN spans USING (job, sequence) JOIN settlements USING (job, sequence)
-WHERE
-  job = :job AND sequence > :after
-  AND (
-    batches.failed > 0 OR batches.uncertain > 0
-    OR :failed_later <> 0 AND (details LIKE '%"later":"failed"%' OR details LIKE '%"later":"rejected"%')
-  )
-ORDER BY sequence
-LIMIT :limit;
 
 -- name: badly_split
 -- Name batches and parts that are split, and whose two halves do not begin and end where they do.
@@ -115,53 +63,9 @@ LIMIT :limit;
 -- Name tables with rows that hang on a row that is not there: PostgreSQL keeps that from happening.
 SELECT '', 0, '', 0 WHERE FALSE;
 
--- name: add_later_fate
--- Keep what became of a created record's task afterwards, in the place of what was known before.
-INSERT INTO later_fates (job, record_index, fate, reason, seen_at)
-VALUES (:job, :record_index, :fate, :reason, :seen_at)
-ON CONFLICT (job, record_index) DO UPDATE
-SET fate = excluded.fate, reason = excluded.reason, seen_at = excluded.seen_at;
-
 -- name: keys_like
 -- Find the keys of records side by side of which one may be a key.
 SELECT record_index, keys FROM keys WHERE job = :job AND POSITION(:key IN keys) > 0 ORDER BY record_index;
-
--- name: add_sample
--- Remember what a run did in the last seconds.
-INSERT INTO samples (job, run, at, figures) VALUES (:job, :run, :at, :figures)
-ON CONFLICT (job, run, at) DO UPDATE SET figures = excluded.figures;
-
--- name: thin_samples
--- Forget every second sample of a run, the newest one not among them.
-DELETE FROM samples
-WHERE job = :job AND run = :run AND at IN (
-  SELECT at FROM (
-    SELECT at, ROW_NUMBER() OVER (ORDER BY at DESC) AS place FROM samples WHERE job = :job AND run = :run
-  ) AS numbered
-  WHERE place % 2 = 0
-);
-
--- name: keep_audit
--- Remember what the last audit of a job found.
-INSERT INTO audits (job, verdict) VALUES (:job, :verdict)
-ON CONFLICT (job) DO UPDATE SET verdict = excluded.verdict;
-
--- name: last_step_at
--- Read when a job was made, or a batch of it moved last.
-SELECT GREATEST(created_at, COALESCE((SELECT MAX(changed_at) FROM batches WHERE job = :job), 0)) FROM jobs WHERE id = :job;
-
--- name: needed
--- Name the jobs by which others know what became of records, and why.
-SELECT name, MIN(why) FROM jobs JOIN (
-  SELECT DISTINCT job AS needed, 'its family knows records by it' AS why FROM known
-  UNION ALL
-  SELECT DISTINCT job, 'its family knows records by it' FROM copies
-  UNION ALL
-  SELECT DISTINCT other, 'records of other jobs were skipped for what it has' FROM skips
-  UNION ALL
-  SELECT taken_over, 'it has sent records of a canceled job' FROM jobs WHERE taken_over IS NOT NULL
-) AS reasons ON id = needed
-GROUP BY name;
 
 -- name: take_shards
 -- Take the lease of shards that nobody has, or that others have lost; what is a worker's own it only renews. Those that

@@ -8,7 +8,7 @@ import pytest
 
 from engine.ledger.database import APPLICATION_ID, STEPS
 from engine.ledger.operations import REMOVALS
-from engine.ledger.statements import COLUMNS, COPIED_TABLES, QUERIES, read_queries, read_steps
+from engine.ledger.statements import COLUMNS, COPIED_TABLES, QUERIES, read_queries
 
 FOLDER = files("engine.ledger")
 CODE = "".join(file.read_text() for file in FOLDER.iterdir() if file.name.endswith(".py"))
@@ -138,10 +138,3 @@ def test_every_table_and_column_has_a_comment():
             # A column that a later step adds has its comment there: SQLite keeps none in the table's own text.
             added = f"-- {name}.{column}: " in FOLDER.joinpath("schema.sql").read_text()
             assert added or re.search(rf"^  {column} .* -- .+$", sql, re.MULTILINE), f"{name}.{column}"
-
-
-def test_the_loader_finds_names_and_statements():
-    text = "-- a header\n\n-- name: one\n-- It is one.\nSELECT 1;\n\n-- name: two\n-- It is two.\nSELECT\n  2;\n"
-    assert read_queries(text) == {"one": "SELECT 1;", "two": "SELECT\n  2;"}
-    steps = read_steps("-- a header\n\n-- version 1: first\nA;\n-- aside\nB;\n\n-- version 2: second\nC;\n")
-    assert steps == ["A;\n-- aside\nB;\n\n", "C;\n"]
