@@ -4,6 +4,7 @@ What is packed, elsewhere, Parquet, not UTF-8, standard input, or records that a
 
 `submit` and `validate` call it before there is a job, so whatever is wrong is known before anything is sent. From then
 on a copy is a file like any other, and goes with its job. `nightly` only looks first, which copies nothing.
+The module is a long one: how each kind of source becomes a file stands beside what is left where that breaks off.
 """
 
 from __future__ import annotations

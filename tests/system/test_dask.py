@@ -32,7 +32,6 @@ from engine.sandbox.behaviour import Behaviour, JournalSettings
 from engine.sandbox.server import running_sandbox
 from tests.unit.batch.crews import Broken, Killed, Recipe, Told
 
-pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
 
 LINES = [b'{"a":%d}\n' % number for number in range(40_000)]

@@ -78,7 +78,6 @@ def working(arguments, folder):
 
 
 def test_every_block_of_the_page_does_what_it_says(server, tmp_path, monkeypatch, capfd):
-    pytest.importorskip("distributed")
     certificate = server.require_tls()
     by_tls = {"sslmode": "verify-full", "sslrootcert": str(certificate)}
     monkeypatch.setattr(server, "connect", lambda *args, **more: type(server).connect(server, *args, **by_tls, **more))

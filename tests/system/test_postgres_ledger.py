@@ -24,7 +24,7 @@ from unit.ledger.test_contract import *  # noqa: F403 - all that a ledger keeps
 from unit.ledger.test_contract import A, B, brief, removed
 from unit.ledger.test_copying import NAMES, NOTHING, rows_of
 from unit.ledger.test_disk_faults import STEPS, snapshot
-from unit.ledger.test_round_trips import test_batches_and_rejects, test_jobs, test_settlements  # noqa: F401
+from unit.ledger.test_round_trips import test_batches_and_rejects, test_jobs, test_settlements  # noqa: F401 - run here, too
 from unit.ledger.values import (
     ManualClock,
     a_batch,

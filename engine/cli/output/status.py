@@ -1,4 +1,7 @@
-"""The screen of `status`: one job in full, or all of them a line each."""
+"""The screen of `status`: one job in full, or all of them a line each.
+
+The module is a long one, since it has the words of each state of a job, its runs and its workers.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """A ledger that is copied goes on where the first one stood, and only if nobody works on it."""
 
+import resource
+
 import pytest
 
 import engine
@@ -41,8 +43,6 @@ async def test_there_is_nothing_to_copy_where_there_is_no_ledger(tmp_path):
 
 async def test_many_jobs_are_locked_at_once(tmp_path):
     """More than this process could have files open for, if it did not ask for it."""
-    import resource  # noqa: PLC0415
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     await ledger_of(tmp_path / "a.db", *(f"job-{number}" for number in range(80)))
     resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))

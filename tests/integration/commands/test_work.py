@@ -75,7 +75,7 @@ async def test_a_limit_of_a_run_that_was_killed_is_kept_by_the_worker_that_goes_
         desk.stop.request(Interrupted(15))
         assert (await killed).exit_code == Interrupted(15).exit_status
         async with asyncio.timeout(20):
-            while len((await desk.status()).runs) < 2 or (await desk.status()).runs[-1].ended_at is None:  # noqa: ASYNC110
+            while len(runs := (await desk.status()).runs) < 2 or runs[-1].ended_at is None:  # noqa: ASYNC110 - as people look
                 await asyncio.sleep(0.1)
     status = await desk.status()
     assert [(run.command, run.exit_code) for run in status.runs] == [("submit", 143), ("work", Exit.STOPPED_EARLY)]
