@@ -46,7 +46,7 @@ max_poll_seconds = 0.1
 polls_per_second = 1000
 retry_base_seconds = 0.01
 give_up_seconds = 20
-settle_seconds = 0.3
+settle_seconds = {settle}
 
 {more}
 """
@@ -78,6 +78,7 @@ class Bench:
     """Interrupt the next run after so many batches have come into a state."""
     crash_after: tuple[str, int] = ("", 0)
     """Break it off then."""
+    settle_seconds: float = 0.3
     noticed: list[str] = field(default_factory=list)
 
     @property
@@ -87,7 +88,11 @@ class Bench:
     def config(self, service="", more=""):
         lines = f"run = {str(self.run).lower()}\n{service}"
         path = self.folder / "engine.toml"
-        path.write_text(CONFIG.format(url=self.sandbox.url, project=PROJECT, app=APP, service=lines, more=more))
+        path.write_text(
+            CONFIG.format(
+                url=self.sandbox.url, project=PROJECT, app=APP, service=lines, more=more, settle=self.settle_seconds
+            )
+        )
         return path
 
     async def submit(self, records, service="", more="", **order):
