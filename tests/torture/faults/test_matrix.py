@@ -131,7 +131,8 @@ class Field:
     async def run(self, case: Case) -> Verdict:
         async with self.places:
             number = len(list(self.folder.iterdir()))
-            folder = self.folder / f"{case.step.way}-{number}".replace(" ", "-")
+            # Its name is the markers' too, and the journal is that of all tests with this sandbox.
+            folder = self.folder / f"{case.step.way}-{'shared-' * self.shared}{number}".replace(" ", "-")
             folder.mkdir()
             try:
                 proxy = fault_proxy(self.port, case.step.way.kind_of, case.strikes, LATE_SECONDS)
