@@ -305,15 +305,19 @@ async def followed(bench, record_at=None, **options):
     """Write the reports beside the block."""
     with writer_of(bench, record_at, **options) as writer:
         following = asyncio.create_task(writer.follow())
-        yield writer, following
-        following.cancel()
-        await asyncio.wait([following])
+        try:
+            yield writer, following
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
 
 
 def growing(bench, name="outcomes.ndjson"):
     """Return what is written so far."""
-    path = Path(bench.job.output) / f".{name}.partial"
-    return path.read_bytes() if path.exists() else b""
+    try:
+        return (Path(bench.job.output) / f".{name}.partial").read_bytes()
+    except FileNotFoundError:  # not begun, or what was left there is just removed
+        return b""
 
 
 async def look(writer, bench, lines):
