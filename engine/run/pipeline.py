@@ -48,7 +48,7 @@ from engine.run.context import DRAIN_SECONDS, Run, doubt_from_ledger
 from engine.run.in_flight import InFlight, Slot
 from engine.run.poller import Poller
 from engine.run.queues import Queue, WorkerPool
-from engine.run.reading import freeze_all
+from engine.run.reading import MOST_AHEAD, freeze_all
 from engine.run.recovery import Recovery
 from engine.run.shards import Shards
 from engine.run.uploader import Submitted, Uploader
@@ -209,7 +209,7 @@ class Pipeline:
         if self._job.read_complete:
             return
         plans = self._plans(await self._ledger.last_batch(self._job.name))
-        await freeze_all(self._run, plans, pass_on)
+        await freeze_all(self._run, plans, pass_on, min(MOST_AHEAD, self._settings.most_in_flight))
 
     async def _send_all(self, unsent: Queue[Unsent], batches: Sequence[Batch]) -> None:
         await self._uploader.read_ahead(batches)

@@ -21,15 +21,18 @@ MOST_AHEAD = 8
 """Batches that are read and not frozen when reading waits; more are seldom read during one step of the ledger."""
 
 
-async def freeze_all(run: Run, plans: Iterator[Plan], pass_on: Callable[[Plan], Awaitable[None]]) -> None:
+async def freeze_all(
+    run: Run, plans: Iterator[Plan], pass_on: Callable[[Plan], Awaitable[None]], most_ahead: int = MOST_AHEAD
+) -> None:
     """Freeze all plans in their order, and pass each step on once it is durable.
 
-    Nothing is read while `pass_on` waits: what is cut later may be cut as the service takes it.
+    Nothing is read while `pass_on` waits: what is cut later may be cut as the service takes it. `most_ahead`: batches
+    that are read and not frozen when reading waits.
 
     Raises:
         Exception: what `plans`, the ledger or `pass_on` raises. Plans that were read before are frozen and passed on.
     """
-    ahead = _Ahead()
+    ahead = _Ahead(most_ahead)
     failure: Exception | None = None
     async with anyio.create_task_group() as beside:
         beside.start_soon(ahead.read, plans)
@@ -58,7 +61,8 @@ async def freeze_all(run: Run, plans: Iterator[Plan], pass_on: Callable[[Plan], 
 class _Ahead:
     """Plans that are read and not frozen."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._plans: list[Plan] = []
         self._held = self._ended = False
         self._failure: Exception | None = None
@@ -70,7 +74,7 @@ class _Ahead:
             while (plan := await anyio.to_thread.run_sync(next, plans, None)) is not None:
                 self._plans.append(plan)
                 self._changed.give()
-                while self._held or sum(len(plan.batches) for plan in self._plans) >= MOST_AHEAD:
+                while self._held or sum(len(plan.batches) for plan in self._plans) >= self._most:
                     await self._changed.wait()
         except Exception as error:  # noqa: BLE001 - raised by `take`, after all that was read before
             self._failure = error

@@ -80,15 +80,16 @@ async def test_what_is_read_during_one_step_of_the_ledger_is_frozen_by_the_next(
     assert (sum(event.batches for event in frozen), frozen[-1].last) == (100, True)
 
 
-async def test_reading_goes_no_further_ahead_of_the_ledger_than_it_may(bench):
+@pytest.mark.parametrize("most_ahead", [1, MOST_AHEAD])
+async def test_reading_goes_no_further_ahead_of_the_ledger_than_it_may(bench, most_ahead):
     plans = Plans(bench)
     most_of_a_plan = max(len(plan.batches) for plan in bench.plans())
     async with asyncio.TaskGroup() as group:
-        freezing = group.create_task(freeze_all(bench.run(), plans, passed))
-        await until(lambda: plans.read >= MOST_AHEAD)
+        freezing = group.create_task(freeze_all(bench.run(), plans, passed, most_ahead))
+        await until(lambda: plans.read >= most_ahead)
         for _ in range(20):
             await asyncio.sleep(0.001)
-        assert plans.read <= MOST_AHEAD + 2 * most_of_a_plan
+        assert plans.read <= most_ahead + 2 * most_of_a_plan
         freezing.cancel()
 
 
