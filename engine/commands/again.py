@@ -79,7 +79,7 @@ async def find_failed_tasks(name: str, ledger: LedgerAddress | str = DEFAULT_LED
         job = await _ended(name, opened)
         setup = wiring.load(job.config)
         tasks, prices, priced = 0, Counter[str](), 0
-        async with wiring.online(setup, job, unheard) as service:
+        async with wiring.online(setup, job, unheard, opened) as service:
             taken = await _taken(job, opened)
             async for group in seen_tasks(job, opened, service, without=_GONE):
                 for seen in group:

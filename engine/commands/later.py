@@ -95,7 +95,7 @@ async def _follow(
 ) -> Result:
     """Ask about the created tasks of a job, once or until all have ended."""
     started, error, emit = wiring.CLOCK.monotonic(), None, memory.emit
-    async with wiring.online(setup, job, emit) as service:
+    async with wiring.online(setup, job, emit, ledger) as service:
         await tell_duration(job, ledger, service, lambda text: emit(Noticed(text)))
         try:
             if to_the_end:

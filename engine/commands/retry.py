@@ -350,7 +350,7 @@ async def _uncertain_in(job: Job, ledger: Ledger) -> UncertainRecords:
 
 
 async def _waiting(job: Job, ledger: Ledger) -> UncertainRecords:
-    async with wiring.online(wiring.load(job.config), job, unheard) as service:
+    async with wiring.online(wiring.load(job.config), job, unheard, ledger) as service:
         polling = service.polling
         batches = [
             (batch, replace(submission, note="accepted, and the service says that it waits"))

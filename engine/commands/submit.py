@@ -150,7 +150,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
             try:
                 if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
                     emit(Noticed(unmet))
-                await check_drafts(new, setup, emit, stop, thorough=strict)
+                await check_drafts(new, setup, opened, emit, stop, thorough=strict)
                 if new.family:
                     await _check_destination(new, opened, accept_new=accept_new)
                 if delta and not accept_new:

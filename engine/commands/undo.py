@@ -98,7 +98,7 @@ async def undo(
 
 async def _undo(job: Job, ledger: Ledger, setup: wiring.Setup, memory: RunMemory, stop: Stop) -> Result:
     started, error = wiring.CLOCK.monotonic(), None
-    async with wiring.online(setup, job, memory.emit) as service:
+    async with wiring.online(setup, job, memory.emit, ledger) as service:
         undoing, _ = await _undoable(job, ledger, service)
         taking = TakingBack(job, ledger, service, undoing, stop, memory.emit)
         try:
