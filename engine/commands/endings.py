@@ -29,7 +29,7 @@ from engine.ledger.address import LedgerAddress
 from engine.model.errors import BulkSubmitError, ConfigError, JobError, JobLocked, LedgerError
 from engine.model.job import Job
 from engine.model.outcome import Tally
-from engine.model.runs import Standing
+from engine.model.runs import LOADING_NOTHING, Standing
 from engine.model.settings import HookSettings, Settings
 from engine.run.context import Stop
 
@@ -37,13 +37,17 @@ Operation = TypeVar("Operation", bound=Callable[..., Awaitable[Result]])
 
 
 def tells_end(operation: Operation) -> Operation:  # its own type, or `engine.sync` could not know it
-    """Have an operation tell how it ended, where no run of it does. Its arguments are those of `submit` or `resume`."""
+    """Have an operation tell how it ended, where no run of it does. Its arguments are those of `submit` or `resume`.
+
+    It is called after its command, `retry_tasks` after `retry`, unless an argument says whose work it is.
+    """
+    command = operation.__name__.partition("_")[0]
 
     @wraps(operation)
     async def telling(*args: Any, **options: Any) -> Result:
         bound = signature(operation).bind(*args, **options)
         bound.apply_defaults()
-        ending = _Ending(bound.arguments, wiring.CLOCK.now())
+        ending = _Ending({"command": command, **bound.arguments}, wiring.CLOCK.now())
         try:
             result = await operation(*args, **options)
         except BulkSubmitError as error:
@@ -118,6 +122,7 @@ class _Ending:
 
     def __init__(self, arguments: Mapping[str, Any], began: float) -> None:
         self._arguments = arguments
+        self._command: str = arguments["command"]
         self._began = began
         self._ledger: LedgerAddress | str = arguments["ledger"]
         self._config: Config | None = arguments.get("config")
@@ -132,7 +137,8 @@ class _Ending:
         told = await self._told()
         # What is wrong with the name of a job, say, is the answer to whoever has typed it.
         is_answer = isinstance(error, JobError) and not self._makes_job
-        if told.textfile is not None and not (is_answer and self._textfile is None):
+        loads = self._command not in LOADING_NOTHING
+        if told.textfile is not None and loads and not (is_answer and self._textfile is None):
             known = await self._known(error)
             if known.standing.last_completion < self._began:
                 await self._tell_metrics(told.textfile, error.exit_status, known)
@@ -197,4 +203,4 @@ class _Ending:
     async def _tell_hooks(self, told: _Told, end: Result | BulkSubmitError) -> None:
         job = Job(self._name, told.service, "", (), "", family=self._family)
         stop, emit = self._arguments["stop"] or Stop(), self._arguments["emit"]
-        await tell_end(Told(job, told.hooks, told.variables, emit, stop), end)
+        await tell_end(Told(job, told.hooks, told.variables, emit, stop, command=self._command), end)
