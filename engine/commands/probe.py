@@ -111,7 +111,7 @@ async def probe(  # noqa: PLR0913 - what a person can say of it
         with ExitStack() as held:
             name = await take_name(new.name, opened, held, given=False)
             folder = folder_beside(ledger, name).absolute()
-            await claim_output(folder, opened)
+            await claim_output(folder, opened, held)
             await anyio.to_thread.run_sync(_write, folder / SOURCE, chosen.raws)
             written = replace(setup.settings.source, format=str(Format.NDJSON))
             source = describe(folder / SOURCE, written, ours=True)

@@ -143,7 +143,7 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
             name = await take_name(name, opened, held, given=job is not None)
             held.enter_context(family_lock(new, opened))
             folder = Path(output or folder_beside(ledger, name)).absolute()  # noqa: ASYNC240 - reads no disk
-            await claim_output(folder, opened)
+            await claim_output(folder, opened, held)
             settings = wiring.source_settings(setup, format)
             found = await take_in(sources, settings, folder, emit, stop)
             new = replace(new, name=name, output=str(folder), sources=found)
