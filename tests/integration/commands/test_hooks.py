@@ -385,7 +385,25 @@ async def test_a_key_that_is_gone_is_told_whether_there_is_a_job_already_or_not(
     assert [(one["job"], one["exit_code"]) for one in told(tmp_path / "told")] == [("j", 2), ("k", 2)]
 
 
-async def test_of_a_file_that_is_no_toml_no_hook_hears_and_the_exit_code_says_it(desk, tmp_path):
+@pytest.mark.parametrize("broken", ["hooks = [\n", None], ids=["no TOML", "gone"])
+async def test_a_night_whose_file_cannot_be_read_any_more_is_told_by_the_hooks_of_the_night_before(
+    desk, tmp_path, broken
+):
+    desk = await desk()
+    metrics = tmp_path / "load.prom"
+    more = f'[metrics]\ntextfile = "{metrics}"\n{shell(f"cat >> {tmp_path}/told", states=["fail"])}'
+    config, source = desk.config(more=more), desk.source(tasks(5))
+    await engine.nightly(source, config, desk.ledger)
+    config.unlink() if broken is None else config.write_text(broken)
+    with pytest.raises(ConfigError):
+        await engine.nightly(source, config, desk.ledger)
+    (fail,) = told(tmp_path / "told")
+    assert (fail["state"], fail["exit_code"], fail["command"], fail["job"]) == ("fail", 2, "nightly", "engine")
+    assert "configuration" in fail["message"]
+    assert 'bulksubmit_job_exit_code{job_name="engine"} 2' in metrics.read_text()
+
+
+async def test_of_a_first_file_that_is_no_toml_no_hook_hears_and_the_exit_code_says_it(desk, tmp_path):
     desk = await desk()
     config = desk.config(more="broken = [\n" + shell(f"cat >> {tmp_path}/told"))
     with pytest.raises(ConfigError, match="not valid TOML") as raised:
