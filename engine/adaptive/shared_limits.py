@@ -115,7 +115,8 @@ class Report(Struct):
     """Lanes in an outage in which a call got through."""
     waiting: frozenset[str] = frozenset()
     """Lanes in an outage in which a call waits for its turn to probe, or has it."""
-    flight: FlightReport = field(default_factory=FlightReport)
+    flight: FlightReport | None = None
+    """None: it sends no batches, as a command that only asks."""
     answered: bool = False
     """The service has answered, so it is known whether it speaks of a window."""
     leaving: bool = False
@@ -154,7 +155,7 @@ class Grant(Struct, frozen=True):
     """Until requests of the window may be had again."""
     outages: dict[str, ProbeGrant] = {}
     in_flight: int | None = None
-    """None: find it out for all."""
+    """None: find it out for all, or send none."""
     pushed_back: bool = False
     """Others were answered 429: that counts as yours."""
 
@@ -170,6 +171,8 @@ class WorkerState(Struct):
     """Places that it had or wanted, by lane."""
     rates: dict[str, float] = {}
     """Configured rates, by lane."""
+    sends: bool = True
+    """Batches; else it has no part of those in flight."""
     most: int | None = None
     limit: int = 1
     """Batches that it may have in flight."""
@@ -366,6 +369,9 @@ class SharedLimits(Struct):
 
     def _hear_flight(self, worker: WorkerState, report: Report) -> None:
         flight = report.flight
+        worker.sends = flight is not None
+        if flight is None:
+            return
         worker.most, worker.taken = flight.most, flight.taken
         if flight.most is None:
             worker.limit = flight.limit
@@ -375,11 +381,14 @@ class SharedLimits(Struct):
 
     def _leader(self) -> WorkerState | None:
         """Return the worker that finds out how many batches may be in flight: the one that is there longest."""
-        finding = [(worker.joined, name) for name, worker in self.workers.items() if worker.most is None]
+        workers = self.workers.items()
+        finding = [(worker.joined, name) for name, worker in workers if worker.sends and worker.most is None]
         return self.workers[min(finding)[1]] if finding else None
 
     def _grant_flight(self, name: str, worker: WorkerState) -> tuple[int | None, bool]:
         """Return how many batches a worker may have in flight, and whether others were pushed back."""
+        if not worker.sends:
+            return None, False
         if worker.most is None:
             leader = self._leader()
             assert leader is not None  # noqa: S101 - it is this worker, or another

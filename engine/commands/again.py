@@ -11,6 +11,7 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import count as count_from
 from pathlib import Path
 from typing import TypeAlias
@@ -79,7 +80,7 @@ async def find_failed_tasks(name: str, ledger: LedgerAddress | str = DEFAULT_LED
         job = await _ended(name, opened)
         setup = wiring.load(job.config)
         tasks, prices, priced = 0, Counter[str](), 0
-        async with wiring.online(setup, job, unheard) as service:
+        async with wiring.online(setup, job, unheard, opened) as service:
             taken = await _taken(job, opened)
             async for group in seen_tasks(job, opened, service, without=_GONE):
                 for seen in group:
@@ -122,8 +123,9 @@ async def retry_tasks(
             child = next((one for one in await _children(job, opened) if one.state is JobState.OPEN), None)
             if child is None:
                 setup = wiring.load(job.config, limits=limits, textfile=metrics_textfile)
-                with opened.lock(_next_name(job, await opened.jobs())):
-                    child = await _made(job, setup, opened, emit)
+                with ExitStack() as held:
+                    held.enter_context(opened.lock(_next_name(job, await opened.jobs())))
+                    child = await _made(job, setup, opened, emit, held)
                     return await work_on(child, opened, setup, emit, stop, command="retry")
             with opened.lock(child.name):
                 return await go_on(child, opened, emit, stop, command="retry", limits=limits, textfile=metrics_textfile)
@@ -166,13 +168,16 @@ def _nothing(name: str) -> str:
     )
 
 
-async def _made(job: Job, setup: wiring.Setup, ledger: Ledger, emit: Listener) -> Job:
-    """Make the job of the failed tasks, its name locked; where its records come from is in the ledger with it."""
+async def _made(job: Job, setup: wiring.Setup, ledger: Ledger, emit: Listener, held: ExitStack) -> Job:
+    """Make the job of the failed tasks, its name locked; where its records come from is in the ledger with it.
+
+    `held`: holds its folder, too.
+    """
     check_open(setup.settings.window, wiring.CLOCK.now())
     name = _next_name(job, await ledger.jobs())
     folder = Path(job.output).with_name(name)
-    await claim_output(folder, ledger)
-    async with wiring.online(setup, job, emit) as service:
+    await claim_output(folder, ledger, held)
+    async with wiring.online(setup, job, emit, ledger) as service:
         payloads = wiring.offline(setup, job, service).payloads(job)
         source, origins = await _write(folder / SOURCE, _failed(job, ledger, service, payloads))
     if source is None:

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -87,15 +87,16 @@ async def bench(order: BenchOrder, emit: Listener, stop: Stop) -> Bench:
     await anyio.to_thread.run_sync(_check_fit, setup, _job(text, setup, folder, 1), first)
     if any((folder / name).exists() for name in ("ledger.db", OUTCOMES)):
         raise ConfigError(f"{folder} holds another bench, or the reports of a job; choose another --output")
-    async with SqliteLedger.open(folder / "ledger.db", wiring.CLOCK) as ledger:
-        await claim_output(folder, ledger)
-        series = _Series(order, plan, text, setup, seed, folder, ledger, chain(first, records))
-        for number in range(1, len(plan.loads) + 1):
-            await _one_more(series, number, emit, stop)
-            if series.ended:
-                break
-        series.ended = series.ended or f"Every step was taken{_lead_on(plan.loads)}."
-        return await series.write()
+    with ExitStack() as held:
+        async with SqliteLedger.open(folder / "ledger.db", wiring.CLOCK) as ledger:
+            await claim_output(folder, ledger, held)
+            series = _Series(order, plan, text, setup, seed, folder, ledger, held, chain(first, records))
+            for number in range(1, len(plan.loads) + 1):
+                await _one_more(series, number, emit, stop)
+                if series.ended:
+                    break
+            series.ended = series.ended or f"Every step was taken{_lead_on(plan.loads)}."
+            return await series.write()
 
 
 class _Series(Struct):
@@ -108,6 +109,8 @@ class _Series(Struct):
     seed: int | None
     folder: Path
     ledger: SqliteLedger
+    held: ExitStack
+    """Holds its folders."""
     records: Iterator[bytes]
     """Those that no step has sent."""
     began: float = field(default_factory=wiring.CLOCK.monotonic)
@@ -282,7 +285,7 @@ async def _with_source(series: _Series, number: int) -> Job | None:
     """Return the job of a step, with a file of the records that come next; None if there are none left."""
     load = series.plan.loads[number - 1]
     job = _job(series.text, series.setup, series.folder, number)
-    await claim_output(Path(job.output), series.ledger)
+    await claim_output(Path(job.output), series.ledger, series.held)
     path = Path(job.output) / TASKS
     if not await anyio.to_thread.run_sync(_write_lines, path, islice(series.records, load.records)):
         return None

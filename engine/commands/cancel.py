@@ -8,9 +8,10 @@ import anyio
 from msgspec.structs import replace
 
 from engine.commands import wiring
+from engine.commands.endings import tells_end
 from engine.commands.paths import open_ledger
 from engine.commands.result import Result, summarize
-from engine.commands.runs import RunMemory
+from engine.commands.runs import RunMemory, remembered
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
@@ -34,6 +35,7 @@ TIDY_SECONDS = 5.0
 """Longest that a finished run waits for empty batches to be canceled; they do no harm if they stay."""
 
 
+@tells_end
 async def cancel(
     name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER, emit: Listener = unheard, stop: Stop | None = None
 ) -> Result:
@@ -52,11 +54,11 @@ async def cancel(
             if job.state is JobState.FINISHED:
                 raise JobError(f"job {name!r} is finished; there is nothing left to cancel")
             setup = wiring.load(job.config)
-            async with RunMemory(job, opened, emit, stop, command=CANCEL) as memory:
-                return memory.end(await memory.spelled(partial(_cancel, job, opened, setup, memory, stop)))
+            work = partial(_cancel, job, opened, setup, stop)
+            return await remembered(job, opened, setup, emit, stop, work, command=CANCEL)
 
 
-async def _cancel(job: Job, ledger: Ledger, setup: wiring.Setup, memory: RunMemory, stop: Stop) -> Result:
+async def _cancel(job: Job, ledger: Ledger, setup: wiring.Setup, stop: Stop, memory: RunMemory) -> Result:
     started = wiring.CLOCK.monotonic()
     await ledger.set_job_state(job.name, JobState.CANCELED)
     job = replace(job, state=JobState.CANCELED)

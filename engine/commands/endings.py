@@ -4,7 +4,8 @@ That is what fails before there is a run: a configuration that cannot be used, a
 cannot be opened. Or it is a night whose exit code is not that of its last run: nothing was left to do, say.
 
 Who is to be told stands in the configuration, which may be just what is wrong. So `ledger`, `[metrics]` and each of
-`[[hooks]]` are read by themselves: an error elsewhere does not matter. Of a file that is no TOML nobody can be told.
+`[[hooks]]` are read by themselves: an error elsewhere does not matter. Where the file is no TOML, or not there, the
+last job of the load has the one before it, if the ledger is found without the file.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from engine.ledger.address import LedgerAddress
 from engine.model.errors import BulkSubmitError, ConfigError, JobError, JobLocked, LedgerError
 from engine.model.job import Job
 from engine.model.outcome import Tally
-from engine.model.runs import Standing
+from engine.model.runs import LOADING_NOTHING, Standing
 from engine.model.settings import HookSettings, Settings
 from engine.run.context import Stop
 
@@ -37,13 +38,17 @@ Operation = TypeVar("Operation", bound=Callable[..., Awaitable[Result]])
 
 
 def tells_end(operation: Operation) -> Operation:  # its own type, or `engine.sync` could not know it
-    """Have an operation tell how it ended, where no run of it does. Its arguments are those of `submit` or `resume`."""
+    """Have an operation tell how it ended, where no run of it does. Its arguments are those of `submit` or `resume`.
+
+    It is called after its command, `retry_tasks` after `retry`, unless an argument says whose work it is.
+    """
+    command = operation.__name__.partition("_")[0]
 
     @wraps(operation)
     async def telling(*args: Any, **options: Any) -> Result:
         bound = signature(operation).bind(*args, **options)
         bound.apply_defaults()
-        ending = _Ending(bound.arguments, wiring.CLOCK.now())
+        ending = _Ending({"command": command, **bound.arguments}, wiring.CLOCK.now())
         try:
             result = await operation(*args, **options)
         except BulkSubmitError as error:
@@ -70,10 +75,8 @@ class _Told(Struct, frozen=True):
 
 
 def _readable(text: str) -> _Told:
-    try:
-        tables = parse_toml(text)
-    except ConfigError:
-        return _Told()
+    """Return who is told. Raises: ConfigError: it is no TOML."""
+    tables = parse_toml(text)
     service = tables.get("service")
     kind = service.get("kind") if isinstance(service, dict) else None
     told = _Told(variables=variables_in(text), service=kind if isinstance(kind, str) else "")
@@ -98,11 +101,12 @@ def _alone(tables: Mapping[str, Any], key: str) -> Settings | None:
     return None
 
 
-def _text(config: Config) -> str | None:
-    """Return the text of a configuration; None if it is a pipe, which can be read once only."""
+def _text(config: Config) -> str:
+    """Return the text of a configuration; "" for a pipe, which can be read once only. Raises: ConfigError."""
     if isinstance(config, Mapping):
         return text_of(config)
-    return read_text(Path(config)) if Path(config).is_file() else None
+    path = Path(config)
+    return read_text(path) if path.is_file() or not path.exists() else ""
 
 
 class _Known(Struct, frozen=True):
@@ -118,6 +122,7 @@ class _Ending:
 
     def __init__(self, arguments: Mapping[str, Any], began: float) -> None:
         self._arguments = arguments
+        self._command: str = arguments["command"]
         self._began = began
         self._ledger: LedgerAddress | str = arguments["ledger"]
         self._config: Config | None = arguments.get("config")
@@ -132,7 +137,8 @@ class _Ending:
         told = await self._told()
         # What is wrong with the name of a job, say, is the answer to whoever has typed it.
         is_answer = isinstance(error, JobError) and not self._makes_job
-        if told.textfile is not None and not (is_answer and self._textfile is None):
+        loads = self._command not in LOADING_NOTHING
+        if told.textfile is not None and loads and not (is_answer and self._textfile is None):
             known = await self._known(error)
             if known.standing.last_completion < self._began:
                 await self._tell_metrics(told.textfile, error.exit_status, known)
@@ -158,19 +164,40 @@ class _Ending:
             await self._tell_hooks(told, result)
 
     async def _told(self) -> _Told:
-        """Read who is told, in the configuration that was named, or that of the job; and where the ledger is."""
-        told = _Told()
-        with suppress(BulkSubmitError):
-            if self._config is None:
-                async with open_ledger(self._ledger) as opened:
-                    told = _readable((await opened.job(self._name)).config)
-            elif (text := _text(self._config)) is not None:
-                if self._textfile is None and "hooks" not in text and "textfile" not in text:  # as in most files
-                    return told
-                told = _readable(text)
-                configured = wiring.ledger_beside(self._config, told.ledger) if told.ledger else None
-                self._ledger = ledger_path(self._ledger, configured)
+        """Read who is told, in the configuration that was named, or in the one that the ledger has."""
+        told: _Told | None = None
+        with suppress(ConfigError):
+            told = self._told_by_file()
+        if told is None and (self._config is None or self._makes_job):
+            with suppress(BulkSubmitError):
+                told = _readable(await self._kept_config())
+        told = told or _Told()
         return told if self._textfile is None else replace(told, textfile=str(self._textfile))
+
+    def _told_by_file(self) -> _Told | None:
+        """Read who is told in the configuration that was named, and where the ledger is; None if none was named.
+
+        Raises:
+            ConfigError: it cannot be read, or is no TOML.
+        """
+        if self._config is None:
+            return None
+        told = _readable(_text(self._config))
+        with suppress(ConfigError):
+            configured = wiring.ledger_beside(self._config, told.ledger) if told.ledger else None
+            self._ledger = ledger_path(self._ledger, configured)
+        return told
+
+    async def _kept_config(self) -> str:
+        """Return the configuration that the ledger has of the job; of a new one, that of the last job of the load.
+
+        Raises:
+            BulkSubmitError: it cannot be read, or has none.
+        """
+        async with open_ledger(self._ledger) as opened:
+            if not self._makes_job:
+                return (await opened.job(self._name)).config
+            return next((job.config for job in await opened.jobs() if job.family == self._load), "")
 
     async def _known(self, error: BulkSubmitError | None = None) -> _Known:
         """Return what the ledger knows of the load; without a last success where it cannot be read."""
@@ -197,4 +224,4 @@ class _Ending:
     async def _tell_hooks(self, told: _Told, end: Result | BulkSubmitError) -> None:
         job = Job(self._name, told.service, "", (), "", family=self._family)
         stop, emit = self._arguments["stop"] or Stop(), self._arguments["emit"]
-        await tell_end(Told(job, told.hooks, told.variables, emit, stop), end)
+        await tell_end(Told(job, told.hooks, told.variables, emit, stop, command=self._command), end)

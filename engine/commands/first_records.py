@@ -12,6 +12,7 @@ import anyio.to_thread
 from msgspec import Struct
 
 from engine.commands import wiring
+from engine.ledger.base import Ledger
 from engine.model.errors import CallFailed, ConfigError
 from engine.model.job import Job
 from engine.model.record import Position, Reject, Row
@@ -72,7 +73,9 @@ def read_first(offline: wiring.Offline, job: Job, most: int = MOST_RECORDS) -> F
     return FirstRecords(records, indexes[kept], raws[kept], tasks[kept], rejects, size_bytes)
 
 
-async def check_drafts(new: Job, setup: wiring.Setup, emit: Listener, stop: Stop, *, thorough: bool) -> None:
+async def check_drafts(
+    new: Job, setup: wiring.Setup, ledger: Ledger, emit: Listener, stop: Stop, *, thorough: bool
+) -> None:
     """Hold the first records of a new job against what the service says of itself, if what it stages are drafts.
 
     Nothing is sent for it. Where the service does not answer, the load goes on: its own calls tell why.
@@ -86,7 +89,7 @@ async def check_drafts(new: Job, setup: wiring.Setup, emit: Listener, stop: Stop
     first = await anyio.to_thread.run_sync(read_first, offline, new)
     flaws: Sequence[str | None] | None = None
     with anyio.move_on_after(ASKING_SECONDS):
-        async with wiring.online(setup, new, unheard) as service:
+        async with wiring.online(setup, new, unheard, ledger) as service:
             flaws = await unless_stopped(stop, lambda: _flaws(service, first.tasks))
     found = [(index, flaw) for index, flaw in zip(first.indexes, flaws or (), strict=False) if flaw]
     if not found:

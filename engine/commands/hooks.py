@@ -1,4 +1,4 @@
-"""Tells the commands and ping URLs of `[[hooks]]` how a run goes; `submit.work_on` calls it around each run of a job.
+"""Tells the commands and ping URLs of `[[hooks]]` how a run goes; `runs.remembered` calls it around each run of a job.
 
 What keeps a run from beginning, `endings` has them hear: a configuration that cannot be used, say.
 
@@ -11,6 +11,9 @@ of `start` have ended. Each is given its `seconds`; then its process group is ki
     partial   3, 4 and 10: it came to its end, and a person has something to look at
     stop      5 and what a signal brings (129, 130, 143): `resume` goes on
     fail      all else: 1, 2, 7, 8, 9. 8 (nothing to do) too: it is only told to who has asked to hear of it
+
+A ping says how the load stands. So of a run that loads nothing (`cancel`, `undo`, `refresh`) only what went wrong is
+pinged as its end: that a job was canceled well is no success of the load.
 
 Each end comes with a sentence for people, whatever the exit code. Of a job on which another process works (6), no hook
 hears.
@@ -39,6 +42,7 @@ from engine.http.certificates import load_aiohttp
 from engine.http.urls import check_base_url
 from engine.model.errors import BulkSubmitError, ConfigError, Exit
 from engine.model.job import Job
+from engine.model.runs import LOADING_NOTHING
 from engine.model.settings import HookSettings, SendSettings
 from engine.progress.events import Listener, Noticed
 from engine.progress.redaction import foreign_words, redactor
@@ -104,12 +108,12 @@ async def tell_end(told: Told, end: Result | BulkSubmitError) -> None:
 
 
 async def with_hooks(
-    job: Job, setup: wiring.Setup, emit: Listener, stop: Stop, work: Callable[[], Awaitable[Result]]
+    job: Job, setup: wiring.Setup, emit: Listener, stop: Stop, work: Callable[[], Awaitable[Result]], *, command: str
 ) -> Result:
-    """Do the work of a run, and have the hooks hear of its beginning and of its end, an error too."""
+    """Do the work of a run of a command, and have the hooks hear of its beginning and of its end, an error too."""
     if not setup.settings.hooks:
         return await work()
-    told = Told(job, dict(enumerate(setup.settings.hooks)), setup.secret_variables, emit, stop)
+    told = Told(job, dict(enumerate(setup.settings.hooks)), setup.secret_variables, emit, stop, command=command)
     begun = asyncio.ensure_future(told.tell("start"))
     try:
         try:
@@ -152,9 +156,19 @@ class Told:
     """The hooks of one run, or of a call that has none, and what is told to each."""
 
     def __init__(
-        self, job: Job, hooks: Mapping[int, HookSettings], secret_variables: frozenset[str], emit: Listener, stop: Stop
+        self,
+        job: Job,
+        hooks: Mapping[int, HookSettings],
+        secret_variables: frozenset[str],
+        emit: Listener,
+        stop: Stop,
+        *,
+        command: str,
     ) -> None:
-        """Begin: `hooks` by their number in the configuration; its `secret_variables` are kept from commands."""
+        """Begin: `hooks` by their number in the configuration; its `secret_variables` are kept from commands.
+
+        `command`: which runs, or could not.
+        """
         self._hooks = hooks
         self._secret_variables = secret_variables
         self._emit = emit
@@ -162,7 +176,13 @@ class Told:
         self._redact = redactor(os.environ)
         self._run = str(uuid.uuid4())
         """By which a monitor knows that a beginning and an end belong together."""
-        self._about = {"job": job.name, "family": job.family, "service": job.service, "report": job.output or None}
+        self._about = {
+            "command": command,
+            "job": job.name,
+            "family": job.family,
+            "service": job.service,
+            "report": job.output or None,
+        }
 
     async def tell(self, state: str, exit_code: int | None = None, *, message: str = "", **facts: Any) -> None:
         """Call each hook that wants to hear of a state, one after the other."""
@@ -214,7 +234,7 @@ class Told:
     ) -> asyncio.subprocess.Process:
         """Start a command as the leader of a process group, with our environment, but for the secrets that we use."""
         environment = {name: value for name, value in os.environ.items() if name not in self._secret_variables}
-        for name in ("job", "state", "exit_code", "report", "family", "message", "run"):
+        for name in ("command", "job", "state", "exit_code", "report", "family", "message", "run"):
             if facts[name] is not None:
                 environment[f"BULKSUBMIT_{name.upper()}"] = str(facts[name])
         return await asyncio.create_subprocess_exec(
@@ -266,17 +286,19 @@ class Told:
 def _ending(hook: HookSettings, facts: Mapping[str, Any]) -> str:
     """Return what stands behind the URL of a check: the state in the words of healthchecks.io.
 
-    A stop is no end: it only goes to the check's log, and the alarm comes if nobody resumes in time.
+    A stop is no end: it only goes to the check's log, and the alarm comes if nobody resumes in time. Neither begins
+    nor ends the load with what loads nothing.
     """
     match facts["state"]:
         case "start":
-            return "start"
+            ending = "start"
         case "stop":
-            return "log"
+            ending = "log"
         case "partial" if hook.partial == "success":
-            return "0"
+            ending = "0"
         case _:
-            return str(int(facts["exit_code"]))
+            ending = str(int(facts["exit_code"]))
+    return "log" if facts["command"] in LOADING_NOTHING and ending in {"start", "0"} else ending
 
 
 class _Output:

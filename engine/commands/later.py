@@ -16,9 +16,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.commands import wiring
+from engine.commands.endings import tells_end
 from engine.commands.paths import open_ledger
 from engine.commands.result import Result, summarize
-from engine.commands.runs import RunMemory
+from engine.commands.runs import RunMemory, remembered
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
@@ -61,6 +62,7 @@ class SeenTask(Struct, frozen=True):
     """What the ledger has of it: a later fate."""
 
 
+@tells_end
 async def refresh(
     name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER, emit: Listener = unheard, stop: Stop | None = None
 ) -> Result:
@@ -76,26 +78,23 @@ async def refresh(
         with opened.lock(name):
             setup = wiring.load(job.config)
             refreshing_of(wiring.offline(setup, job).service)
-            async with RunMemory(job, opened, emit, stop, command=REFRESH) as memory:
-                work = partial(_follow, job, setup, opened, memory, stop, to_the_end=False)
-                return memory.end(await memory.spelled(work))
+            work = partial(_follow, job, opened, setup, stop, to_the_end=False)
+            return await remembered(job, opened, setup, emit, stop, work, command=REFRESH)
 
 
 async def follow_to_the_end(job: Job, setup: wiring.Setup, ledger: Ledger, emit: Listener, stop: Stop) -> Result:
     """Follow the created tasks of a finished job, which this process has locked, until all have ended: `resume`."""
     goes_on = f"resume {job.name} --until {UNTIL_THE_END}"
-    async with RunMemory(job, ledger, emit, stop, command="resume", goes_on=goes_on) as memory:
-        return memory.end(
-            await memory.spelled(partial(_follow, job, setup, ledger, memory, stop, to_the_end=True)),
-        )
+    work = partial(_follow, job, ledger, setup, stop, to_the_end=True)
+    return await remembered(job, ledger, setup, emit, stop, work, command="resume", goes_on=goes_on)
 
 
 async def _follow(
-    job: Job, setup: wiring.Setup, ledger: Ledger, memory: RunMemory, stop: Stop, *, to_the_end: bool
+    job: Job, ledger: Ledger, setup: wiring.Setup, stop: Stop, memory: RunMemory, *, to_the_end: bool
 ) -> Result:
     """Ask about the created tasks of a job, once or until all have ended."""
     started, error, emit = wiring.CLOCK.monotonic(), None, memory.emit
-    async with wiring.online(setup, job, emit) as service:
+    async with wiring.online(setup, job, emit, ledger) as service:
         await tell_duration(job, ledger, service, lambda text: emit(Noticed(text)))
         try:
             if to_the_end:

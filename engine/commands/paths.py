@@ -6,13 +6,15 @@ message says `bulksubmit resume`; here it becomes a command that works as it is 
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import shlex
 import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -23,6 +25,7 @@ from engine.ledger.base import Ledger
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import BulkSubmitError, ConfigError, JobError, JobLocked, NoLedger, SourceError
 from engine.progress.events import Event, Listener, Noticed, Stopping
+from engine.progress.log_file import LOG_FILE
 from engine.reports.outcomes import OUTCOMES, REJECTS, SPREADSHEET
 from engine.source.given import names_of
 
@@ -60,12 +63,14 @@ def ledger_path(named: LedgerAddress | str, configured: LedgerAddress | None = N
 def folder_beside(ledger: LedgerAddress, job: str = "") -> Path:
     """Return the folder for what a job writes, if nobody has named one: beside the ledger; or that in which they are.
 
-    Beside a database is the folder of the ledger that would be taken if nobody had named one.
+    That of a database is called after it, for two of them may have jobs of one name. It is in the folder of the ledger
+    that would be taken if nobody had named one.
 
     Raises:
         ConfigError: it would be in the home folder, and this user has none.
     """
-    return (folder_for_jobs() if isinstance(ledger, PostgresAddress) else ledger.parent) / job
+    beside = folder_for_jobs() / ledger.folder_name if isinstance(ledger, PostgresAddress) else ledger.parent
+    return beside / job
 
 
 @asynccontextmanager
@@ -151,24 +156,44 @@ def spelling(emit: Listener, ledger: LedgerAddress, goes_on: str) -> Listener:
     return tell
 
 
-async def claim_output(folder: Path, ledger: Ledger) -> None:
+async def claim_output(folder: Path, ledger: Ledger, held: ExitStack) -> None:
     """Make the folder for a new job's reports, and see that it can be written, before anything is sent.
+
+    As long as `held` is, no job of another ledger gets it. Once the job's log is there, none ever does.
 
     Raises:
         JobError: it cannot be written, or it is another job's: reports would overwrite each other.
     """
-    if any(job.output == str(folder) for job in await ledger.jobs()) or has_reports(folder):
-        raise JobError(f"{folder} holds the reports of another job; choose another --output or --job")
+    taken = JobError(f"{folder} holds the reports of another job; choose another --output or --job")
+    if any(job.output == str(folder) for job in await ledger.jobs()):
+        raise taken
     try:
         _probe(folder)
+        free = _lock(folder, held)
     except (OSError, ValueError) as error:  # a NUL in the path is a ValueError, too
         why = getattr(error, "strerror", None) or error
         raise JobError(f"{folder} cannot hold the reports ({why}); choose another --output") from error
+    if not free or has_reports(folder):
+        raise taken
+
+
+def _lock(folder: Path, held: ExitStack) -> bool:
+    """Lock a folder as long as `held` is; return whether no other process has."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    held.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno != errno.EBADF:  # over NFS a folder cannot be locked (flock(2)); its log is seen there, too
+            raise
+    return True
 
 
 def has_reports(folder: Path) -> bool:
-    """Return whether a folder holds the reports of a job."""
-    return any(os.path.lexists(folder / name) for name in (OUTCOMES, REJECTS, SPREADSHEET))
+    """Return whether a folder holds the reports of a job, or only the log of one that has begun: of any ledger."""
+    return any(os.path.lexists(folder / name) for name in (OUTCOMES, REJECTS, SPREADSHEET, LOG_FILE))
 
 
 def _probe(folder: Path) -> None:

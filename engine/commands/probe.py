@@ -28,6 +28,7 @@ from engine.commands.submit import take_name, work_on
 from engine.commands.trace import Trace
 from engine.files import DEFAULT_LEDGER, private
 from engine.ledger.address import LedgerAddress
+from engine.ledger.base import Ledger
 from engine.model.errors import CallFailed, ConfigError
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.record import Format
@@ -110,7 +111,7 @@ async def probe(  # noqa: PLR0913 - what a person can say of it
         with ExitStack() as held:
             name = await take_name(new.name, opened, held, given=False)
             folder = folder_beside(ledger, name).absolute()
-            await claim_output(folder, opened)
+            await claim_output(folder, opened, held)
             await anyio.to_thread.run_sync(_write, folder / SOURCE, chosen.raws)
             written = replace(setup.settings.source, format=str(Format.NDJSON))
             source = describe(folder / SOURCE, written, ours=True)
@@ -120,7 +121,7 @@ async def probe(  # noqa: PLR0913 - what a person can say of it
             result = await work_on(new, opened, setup, emit, stop, command="check")
             seconds = wiring.CLOCK.monotonic() - began
             job = await opened.job(name)
-            guesses = await _judged(job, setup, result, ProbeEvidence(heard, chosen.tasks, seconds=seconds))
+            guesses = await _judged(job, opened, setup, result, ProbeEvidence(heard, chosen.tasks, seconds=seconds))
     return Probed(result, guesses, ledger)
 
 
@@ -183,7 +184,9 @@ class _Hearing:
             self._heard.append(exchange)
 
 
-async def _judged(job: Job, setup: wiring.Setup, result: Result, evidence: ProbeEvidence) -> Sequence[Seen]:
+async def _judged(
+    job: Job, ledger: Ledger, setup: wiring.Setup, result: Result, evidence: ProbeEvidence
+) -> Sequence[Seen]:
     """Look closer at what was created, and say of each guess whether it was seen."""
     checking = wiring.offline(setup, job).service.checking
     if checking is None:
@@ -194,7 +197,7 @@ async def _judged(job: Job, setup: wiring.Setup, result: Result, evidence: Probe
     settle_seconds = 0.0
     if ids:
         with anyio.move_on_after(_LOOK_SECONDS), suppress(CallFailed):
-            async with wiring.online(setup, job, unheard) as service:
+            async with wiring.online(setup, job, unheard, ledger) as service:
                 settle_seconds = service.settle_seconds
                 if service.checking is not None:
                     await service.checking.look_closer(batches, ids)

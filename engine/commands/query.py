@@ -418,7 +418,7 @@ async def _with_failed(status: JobStatus, ledger: Ledger, tell: Callable[[str], 
     """Ask the service about each created task of a job; keep the first that have failed, and count all by state."""
     job, words, failed = status.job, Counter[str](), 0
     first: list[FailedTask] = []
-    async with wiring.online(wiring.load(job.config), job, unheard) as service:
+    async with wiring.online(wiring.load(job.config), job, unheard, ledger) as service:
         await tell_duration(job, ledger, service, tell)
         async for group in seen_tasks(job, ledger, service, without=frozenset({Later.UNDONE})):
             for index, task_id, state, _ in map(astuple, group):
@@ -436,7 +436,7 @@ async def _with_failed(status: JobStatus, ledger: Ledger, tell: Callable[[str], 
 async def _working(job: Job, ledger: Ledger, tell: Callable[[str], None]) -> Counter[str]:
     counts: Counter[str] = Counter()
     setup = wiring.load(job.config)
-    async with wiring.online(setup, job, unheard) as service:
+    async with wiring.online(setup, job, unheard, ledger) as service:
         counting = service.counting
         if counting is None:
             tell(f"job {job.name}: {service.kind} does not say how its tasks stand")

@@ -242,7 +242,7 @@ async def _new_child(job: Job, setup: wiring.Setup, ledger: Ledger, locks: ExitS
         if not any(flags):
             return None
         folder = Path(job.output).with_name(name)
-        await claim_output(folder, ledger)
+        await claim_output(folder, ledger, locks)
         origins = await _write(folder / kind.file, kind.take(attempts, flags))
         if not origins:
             return None
@@ -350,7 +350,7 @@ async def _uncertain_in(job: Job, ledger: Ledger) -> UncertainRecords:
 
 
 async def _waiting(job: Job, ledger: Ledger) -> UncertainRecords:
-    async with wiring.online(wiring.load(job.config), job, unheard) as service:
+    async with wiring.online(wiring.load(job.config), job, unheard, ledger) as service:
         polling = service.polling
         batches = [
             (batch, replace(submission, note="accepted, and the service says that it waits"))

@@ -1,8 +1,8 @@
 """Remembers what a run does and how it ends: in the ledger, in the job's log file, and for who collects metrics.
 
-Each command that works on a job has a `RunMemory` around its work. It is begun in the ledger before anything is sent;
-killed, it stays without an end. What goes on beside the run, every ten seconds a sample, is no matter of the run: it
-neither delays nor fails it.
+Each command that works on a job does so by `remembered`, with a `RunMemory` around its work. That is begun in the
+ledger before anything is sent; killed, it stays without an end. What goes on beside the run, every ten seconds a
+sample, is no matter of the run: it neither delays nor fails it.
 
 All that a run says passes here, so here its commands are written out: `bulksubmit resume` gets its job and its ledger.
 """
@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -25,6 +26,7 @@ from msgspec.structs import asdict, replace
 from engine import __version__
 from engine.commands import wiring
 from engine.commands.configuration import hide_secret
+from engine.commands.hooks import with_hooks
 from engine.commands.paths import spelled, spelling
 from engine.commands.result import DAMAGED, Result
 from engine.ledger.base import Ledger
@@ -50,6 +52,27 @@ MOST_SAMPLES = 360
 """Of a run: an hour of it. When they are so many, every second one is forgotten, and the next ones are twice as far
 apart."""
 METRICS_SECONDS = 60.0
+
+
+async def remembered(  # noqa: PLR0913 - what a run is made of
+    job: Job,
+    ledger: Ledger,
+    setup: wiring.Setup,
+    emit: Listener,
+    stop: Stop,
+    work: Callable[[RunMemory], Awaitable[Result]],
+    *,
+    command: str,
+    goes_on: str = "",
+) -> Result:
+    """Do the work of one run of a job that this process has locked: it is remembered, and the hooks hear of it.
+
+    `command` and `goes_on`: as of `RunMemory`. Where it loads nothing, the metrics of the load stay as they are.
+    """
+    textfile = None if command in LOADING_NOTHING else setup.textfile
+    async with RunMemory(job, ledger, emit, stop, command=command, textfile=textfile, goes_on=goes_on) as memory:
+        done = partial(memory.spelled, partial(work, memory))
+        return memory.end(await with_hooks(job, setup, memory.emit, stop, done, command=command))
 
 
 class RunMemory:

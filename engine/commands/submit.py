@@ -24,13 +24,13 @@ from engine.commands.columns import check_columns
 from engine.commands.configuration import Config
 from engine.commands.endings import tells_end
 from engine.commands.first_records import check_drafts
-from engine.commands.hooks import check_hooks, with_hooks
+from engine.commands.hooks import check_hooks
 from engine.commands.intake import is_left_off, left_off, remove_copies, take_in
 from engine.commands.later import UNTIL_THE_END, follow_to_the_end, refreshing_of
 from engine.commands.lineage import UNCERTAIN_SOURCE, source_name
 from engine.commands.paths import claim_output, folder_beside, ledger_path, open_ledger
 from engine.commands.result import Result, nothing_sent, report_writer, summarize
-from engine.commands.runs import RunMemory, remember_refusal
+from engine.commands.runs import RunMemory, remember_refusal, remembered
 from engine.commands.taken import refuse_taken
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.address import LedgerAddress
@@ -143,14 +143,14 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
             name = await take_name(name, opened, held, given=job is not None)
             held.enter_context(family_lock(new, opened))
             folder = Path(output or folder_beside(ledger, name)).absolute()  # noqa: ASYNC240 - reads no disk
-            await claim_output(folder, opened)
+            await claim_output(folder, opened, held)
             settings = wiring.source_settings(setup, format)
             found = await take_in(sources, settings, folder, emit, stop)
             new = replace(new, name=name, output=str(folder), sources=found)
             try:
                 if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
                     emit(Noticed(unmet))
-                await check_drafts(new, setup, emit, stop, thorough=strict)
+                await check_drafts(new, setup, opened, emit, stop, thorough=strict)
                 if new.family:
                     await _check_destination(new, opened, accept_new=accept_new)
                 if delta and not accept_new:
@@ -301,7 +301,8 @@ async def resume(  # noqa: PLR0913 - what a person can say of it
                 job = await replace_config(job, text, opened, emit, stop)
             if parked:
                 await opened.open_shards(name, parked=True)
-            setup = wiring.load(job.config, limits=limits) if until else None  # whose deadline counts from here on
+            # Its deadline counts from here on.
+            setup = wiring.load(job.config, limits=limits, textfile=metrics_textfile) if until else None
             result = await go_on(
                 job, opened, emit, stop, processes=processes, dask=dask, limits=limits, textfile=metrics_textfile
             )
@@ -465,19 +466,26 @@ async def work_on(  # noqa: PLR0913 - what a run is made of
     sent again, whatever may come twice. `changed`: the sources are not what they were, so only what was released is
     followed.
     """
-    goes_on = command == TAKES_OVER
-    work = partial(_work_on, pace=pace, goes_on=goes_on, released_again_by_user=released_again_by_user, changed=changed)
-    async with RunMemory(job, ledger, emit, stop, command=command, textfile=setup.textfile) as memory:
-        done = partial(memory.spelled, partial(work, job, ledger, setup, memory, stop))
-        return memory.end(await with_hooks(job, setup, memory.emit, stop, done))
+    work = partial(
+        _work_on,
+        job,
+        ledger,
+        setup,
+        stop,
+        pace=pace,
+        goes_on=command == TAKES_OVER,
+        released_again_by_user=released_again_by_user,
+        changed=changed,
+    )
+    return await remembered(job, ledger, setup, emit, stop, work, command=command)
 
 
 async def _work_on(  # noqa: PLR0913 - as above
     job: Job,
     ledger: Ledger,
     setup: wiring.Setup,
-    memory: RunMemory,
     stop: Stop,
+    memory: RunMemory,
     *,
     pace: wiring.PlanPace | None,
     goes_on: bool,

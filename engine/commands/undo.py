@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.commands import wiring
+from engine.commands.endings import tells_end
 from engine.commands.later import SeenTask, asked_about, least_seconds, refreshing_of, tasks_of
 from engine.commands.paths import open_ledger
+from engine.commands.probe import SOURCE as PROBED
 from engine.commands.result import Result, summarize
-from engine.commands.runs import RunMemory
+from engine.commands.runs import RunMemory, remembered
 from engine.commands.submit import family_lock
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.address import LedgerAddress
@@ -77,6 +80,7 @@ async def _undoable(job: Job, ledger: Ledger, service: Service) -> tuple[Undoing
     return service.undoing, tasks
 
 
+@tells_end
 async def undo(
     name: str, ledger: LedgerAddress | str = DEFAULT_LEDGER, emit: Listener = unheard, stop: Stop | None = None
 ) -> Result:
@@ -91,14 +95,16 @@ async def undo(
         job = await opened.job(name)
         with opened.lock(name), family_lock(job, opened):  # what is taken back is new to the family
             setup = wiring.load(job.config)
+            if any(Path(source.path).name == PROBED for source in job.sources):  # of a probe nobody is told
+                setup = replace(setup, settings=replace(setup.settings, hooks=()))
             await _undoable(job, opened, wiring.offline(setup, job).service)
-            async with RunMemory(job, opened, emit, stop, command=UNDO) as memory:
-                return memory.end(await memory.spelled(partial(_undo, job, opened, setup, memory, stop)))
+            work = partial(_undo, job, opened, setup, stop)
+            return await remembered(job, opened, setup, emit, stop, work, command=UNDO)
 
 
-async def _undo(job: Job, ledger: Ledger, setup: wiring.Setup, memory: RunMemory, stop: Stop) -> Result:
+async def _undo(job: Job, ledger: Ledger, setup: wiring.Setup, stop: Stop, memory: RunMemory) -> Result:
     started, error = wiring.CLOCK.monotonic(), None
-    async with wiring.online(setup, job, memory.emit) as service:
+    async with wiring.online(setup, job, memory.emit, ledger) as service:
         undoing, _ = await _undoable(job, ledger, service)
         taking = TakingBack(job, ledger, service, undoing, stop, memory.emit)
         try:

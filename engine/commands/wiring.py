@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
@@ -79,7 +78,6 @@ from engine.source.reader import read_blocks
 
 if TYPE_CHECKING:
     from engine.http.client import Client
-    from engine.http.share import Share
 
 SERVICES = {
     "sama": "engine.services.sama",
@@ -452,47 +450,44 @@ def check_settings(setup: Setup, job: Job) -> None:
 
 
 @asynccontextmanager
-async def online(setup: Setup, job: Job, emit: Listener, share: Share | None = None) -> AsyncIterator[Service]:
-    """Open the way to the service. `share`: what this worker has of the limits that all workers share."""
+async def online(
+    setup: Setup, job: Job, emit: Listener, ledger: Ledger | None = None, in_flight: InFlight | None = None
+) -> AsyncIterator[Service]:
+    """Open the way to the service.
+
+    `ledger`: where it is one that several processes share, so are the limits of the service, by all who call it.
+    `in_flight`: the places for batches, which are a part of these limits; None if none are sent.
+    """
     load_aiohttp()
     from engine.http.caller import open_caller  # noqa: PLC0415 - aiohttp: 0.05 s, only where something is sent
 
     from_environment().before(check_base_url(setup.service.base_url))  # whatever cannot be called, better now
-    send = setup.settings.send
+    send, share = setup.settings.send, None
+    sharing: AbstractAsyncContextManager[None] = nullcontext()
+    if ledger is not None and ledger.shares_jobs:
+        from engine.http.share import Share  # noqa: PLC0415 - only where it is shared
+        from engine.run.sharing import Sharing, budget_name  # noqa: PLC0415 - likewise
+
+        share = Share(worker_name())
+        syncs = Sharing(budget_name(setup.service), ledger.revise, share, in_flight, CLOCK, emit)
+        sharing = beside(syncs.run)
     async with open_caller(setup.service, send, clock=CLOCK, emit=emit, hears=setup.hears, share=share) as opened:
         caller: Caller = setup.overhear(opened) if setup.overhear else opened
         opened_service = setup.module.build(setup.service, setup.settings.batch, job, caller, CLOCK, emit)
         if send.settle_seconds is not None:
             opened_service.settle_seconds = send.settle_seconds
-        yield opened_service
+        async with sharing:
+            yield opened_service
 
 
 @asynccontextmanager
 async def open_run(
     setup: Setup, job: Job, ledger: Ledger, emit: Listener, stop: Stop, in_flight: InFlight | None = None
 ) -> AsyncIterator[Run]:
-    """Open the way to the service for one run of a job; where several send it, with this one's part of the limits.
-
-    `in_flight`: the places for batches, which are a part of them.
-    """
-    run_with = partial(_run_of, job, ledger, emit, stop)
-    if not ledger.shares_jobs:
-        async with online(setup, job, emit) as service:
-            yield run_with(service)
-        return
-    from engine.http.share import Share  # noqa: PLC0415 - with the client, only where something is sent
-    from engine.run.sharing import Sharing, budget_name  # noqa: PLC0415 - likewise
-
-    share, places = Share(worker_name()), in_flight or InFlight(setup.settings.send, CLOCK, emit)
-    async with online(setup, job, emit, share) as service:
-        sharing = Sharing(budget_name(setup.service), ledger.revise, share, places, CLOCK, emit)
-        async with beside(sharing.run):
-            yield run_with(service)
-
-
-def _run_of(job: Job, ledger: Ledger, emit: Listener, stop: Stop, service: Service) -> Run:
-    settle_time = SettleTime(service.settle_seconds, job.slowest_start)
-    return Run(job, service, ledger, CLOCK, random.random, emit, stop, settle_time)
+    """Open the way to the service for one run of a job. `in_flight`: as of `online`."""
+    async with online(setup, job, emit, ledger, in_flight) as service:
+        settle_time = SettleTime(service.settle_seconds, job.slowest_start)
+        yield Run(job, service, ledger, CLOCK, random.random, emit, stop, settle_time)
 
 
 def standby(setup: Setup, job: Job, last: Batch | None, ledger: LedgerAddress | None = None) -> Crew:

@@ -327,8 +327,8 @@ class Share:
 
     # -- syncs
 
-    def report(self, asked: float, flight: FlightReport) -> Report:
-        """Return what is to be told to all now; `asked`: now, before the sync."""
+    def report(self, asked: float, flight: FlightReport | None) -> Report:
+        """Return what is to be told to all now; `asked`: now, before the sync. `flight`: as of `Report`."""
         in_turn = {lane for lane, outage in self._lanes.items() if outage.turn_taken}
         return Report(
             self._worker,

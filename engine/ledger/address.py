@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec import Struct
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SCHEMES = ("postgresql://", "postgres://")
 _URL_LIKE = re.compile(r"(?i)(?:postgres(?:ql)?:|[a-z][a-z0-9+.-]*://)")
 """What would be a strange path, and is a mistake in a URL."""
+_USUAL_PORT = ":5432"
+_UNFIT = re.compile(r"[^\w.-]+", re.ASCII)
+"""For the name of a folder."""
 
 
 class PostgresAddress(Struct, frozen=True):
@@ -31,6 +34,19 @@ class PostgresAddress(Struct, frozen=True):
 
     def __str__(self) -> str:
         return self.url
+
+    @property
+    def folder_name(self) -> str:
+        """A name for a folder of what belongs to it: its first host and the database, as far as the URL tells."""
+        parts = urlsplit(self.url)
+        said = dict(parse_qsl(parts.query))
+        host = (parts.netloc.rpartition("@")[2] or said.get("host", "")).partition(",")[0]
+        words = [
+            unquote(host).removesuffix(_USUAL_PORT),
+            unquote(parts.path) or said.get("dbname", ""),
+            said.get("port"),
+        ]
+        return "-".join(word for one in words if one and (word := _UNFIT.sub("-", one).strip("-."))) or parts.scheme
 
 
 LedgerAddress: TypeAlias = Path | PostgresAddress

@@ -600,19 +600,20 @@ class HookSettings(Section, frozen=True, kw_only=True):
     person has something to look at. `stop`: 5 or a signal (129, 130, 143); `resume` goes on. `fail`: all else, 2 and 8
     (nothing to do) too. What keeps a run from beginning (no such file, a missing key, a ledger that cannot be opened)
     is told as its end would be, without a `start`; so is a night that has nothing to do and does not end with 0. Of a
-    job on which another process works (6) nobody hears, nor of `resume` and `retry` of a job that cannot be used so:
-    that is the answer to whoever has typed it."""
+    job on which another process works (6) nobody hears, nor of a command that names a job which cannot be used so:
+    that is the answer to whoever has typed it. `cancel`, `undo` and `refresh` are runs, too."""
     command: list[str] = []
     """A program and its arguments; no shell reads them. It gets the facts as one JSON object on standard input, and the
-    main ones in the environment: `BULKSUBMIT_JOB`, `_STATE`, `_EXIT_CODE` (not at `start`), `_REPORT` (the folder),
-    `_FAMILY`, `_MESSAGE`, `_RUN`. The rest of its environment is ours, without the variables from which this file takes
-    secrets. What it prints goes to the log (`--log-level info`), 16 KiB of it. Arguments are no place for secrets:
-    every user of the machine sees them."""
+    main ones in the environment: `BULKSUBMIT_COMMAND`, `_JOB`, `_STATE`, `_EXIT_CODE` (not at `start`), `_REPORT` (the
+    folder), `_FAMILY`, `_MESSAGE`, `_RUN`. The rest of its environment is ours, without the variables from which this
+    file takes secrets. What it prints goes to the log (`--log-level info`), 16 KiB of it. Arguments are no place for
+    secrets: every user of the machine sees them."""
     ping: SecretStr | None = None
     """Instead of `command`: the URL of a check at healthchecks.io or a server of that kind. Whoever knows it can say
     that all is well, so it is a secret. A POST with the facts goes to `URL/start`, at the end to `URL/0` or `URL/<exit
     code>`, with `?rid=` in common. A stop goes to `URL/log`: it is no failure, and the alarm comes if nobody resumes in
-    time. Redirects are not followed; it is tried three times."""
+    time. What a `cancel`, `undo` or `refresh` says goes there, too, unless it went wrong: none of them is a load that
+    came in. Redirects are not followed; it is tried three times."""
     partial: Literal["fail", "success"] = "fail"
     """What a ping says of a run that ended as `partial`: a check knows only success and failure. `"success"` sends
     0."""

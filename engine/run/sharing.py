@@ -1,4 +1,7 @@
-"""Keeps one worker's part of the limits that many workers share in step with the ledger. Started beside a run.
+"""Keeps one worker's part of the limits that many workers share in step with the ledger.
+
+`commands.wiring` starts it beside whatever calls the service with such a ledger open: a run that sends, or a command
+that asks. Both are a worker here.
 
 A sync is one revision of a text that the ledger keeps: the worker's report goes in, its grant comes back. There is one
 every half second, at once when a call waits that might get a place, and a last one at the end, which gives all back.
@@ -15,7 +18,7 @@ from typing import TypeAlias
 
 import anyio
 
-from engine.adaptive.shared_limits import GRANT_SECONDS, SYNC_SECONDS, Grant, SharedLimits
+from engine.adaptive.shared_limits import GRANT_SECONDS, SYNC_SECONDS, Grant, Report, SharedLimits
 from engine.clock import Clock
 from engine.http.share import Share
 from engine.http.tokens import exchanged_secrets
@@ -62,15 +65,16 @@ class Sharing:
     """The syncs of one worker."""
 
     def __init__(
-        self, name: str, revise: Revise, share: Share, in_flight: InFlight, clock: Clock, emit: Listener
+        self, name: str, revise: Revise, share: Share, in_flight: InFlight | None, clock: Clock, emit: Listener
     ) -> None:
-        """`name`: of the budget. To be made before the run begins."""
+        """`name`: of the budget. `in_flight`: None if no batches are sent. To be made before the first call."""
         self._name, self._revise = name, revise
         self._share, self._in_flight = share, in_flight
         self._clock, self._emit, self._told = clock, emit, ToldWaits()
         self._asked = anyio.Event()
         share.on_ask = self._ask
-        in_flight.await_grant()
+        if in_flight is not None:
+            in_flight.await_grant()
 
     async def run(self) -> None:
         """Sync until canceled; then give all back."""
@@ -89,7 +93,7 @@ class Sharing:
         """Report, and take the grant in; return whether the ledger could be reached."""
         self._asked = anyio.Event()
         asked = self._clock.monotonic()
-        report, granted = self._share.report(asked, self._in_flight.report()), Grant()
+        report, granted = self._report(asked), Grant()
 
         def change(text: str | None, now: float) -> str:
             nonlocal granted
@@ -104,10 +108,14 @@ class Sharing:
             self._tell_away()
             return False
         self._share.grant(report, granted, asked, self._clock.monotonic())
-        self._in_flight.follow(granted.in_flight)
-        if granted.pushed_back:
-            self._in_flight.others_pushed_back()
+        if self._in_flight is not None:
+            self._in_flight.follow(granted.in_flight)
+            if granted.pushed_back:
+                self._in_flight.others_pushed_back()
         return True
+
+    def _report(self, asked: float) -> Report:
+        return self._share.report(asked, self._in_flight.report() if self._in_flight is not None else None)
 
     async def _tell_if_late(self) -> None:
         """Tell people of a ledger that is waited for: the grant has ended, so nothing new is sent meanwhile."""
@@ -120,7 +128,7 @@ class Sharing:
 
     async def _leave(self) -> None:
         self._share.end()
-        report = self._share.report(self._clock.monotonic(), self._in_flight.report())
+        report = self._report(self._clock.monotonic())
         report.leaving = True
 
         def change(text: str | None, now: float) -> str:

@@ -12,7 +12,8 @@ import engine
 from engine.commands.hooks import MOST_BODY_BYTES, MOST_OUTPUT_BYTES, state_of
 from engine.model.errors import ConfigError, LedgerError
 from engine.progress.events import JobEnded, Noticed
-from engine.sandbox.behaviour import FailureRule
+from engine.sandbox.behaviour import FailureRule, WorkPace
+from engine.sandbox.settings import SandboxSama
 
 from .desk import lines, stopped, tasks
 
@@ -57,6 +58,7 @@ async def test_a_command_hears_of_beginning_and_end_in_the_environment_and_on_it
     start, finish = told(tmp_path / "told")
     assert (start["state"], start["exit_code"], start["job"]) == ("start", None, "j")
     assert (finish["state"], finish["exit_code"], finish["created"], finish["records"]) == ("finish", 0, 25, 25)
+    assert start["command"] == finish["command"] == "submit"
     assert start["run"] == finish["run"]
     assert len(lines(Path(finish["outcomes"]))) == 25
     assert not warnings(desk)
@@ -156,6 +158,70 @@ async def test_what_a_command_leaves_behind_is_not_waited_for(desk, tmp_path):
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
 
+async def canceled(desk):
+    return await desk.cancel()
+
+
+async def undone(desk):
+    return await engine.undo("j", desk.ledger, desk.emit, desk.new_stop())
+
+
+async def refreshed(desk):
+    return await engine.refresh("j", desk.ledger, desk.emit, desk.new_stop())
+
+
+@pytest.mark.parametrize(
+    ("command", "work", "message"),
+    [
+        ("cancel", canceled, "Job j is canceled."),
+        ("undo", undone, "20 tasks taken back"),
+        ("refresh", refreshed, "Of their tasks, later 20 completed."),
+        ("resume", lambda desk: desk.resume(until="finished"), "Of their tasks, later 20 completed."),
+    ],
+)
+async def test_the_runs_of_commands_that_load_nothing_are_told_too(desk, tmp_path, command, work, message):
+    work_pace = {"work": WorkPace(tasks_per_second=100, step_seconds=0.05)} if command == "resume" else {}
+    desk = await desk(sama=SandboxSama(task_lists_per_second=0), **work_pace)
+    more = shell(f'cat >> {tmp_path}/told; echo "$BULKSUBMIT_COMMAND $BULKSUBMIT_STATE" >> {tmp_path}/env')
+    if command == "cancel":
+        await stopped(desk, more=more)
+    else:
+        records = tasks(20) if command == "undo" else [task | {"submit": True} for task in tasks(20)]
+        await desk.submit(desk.source(records), desk.config(more=more))
+    result = await work(desk)
+    assert result.exit_code == 0
+    start, finish = told(tmp_path / "told")[2:]
+    assert (start["state"], finish["state"], finish["exit_code"]) == ("start", "finish", 0)
+    assert message in finish["message"]
+    assert (tmp_path / "env").read_text().endswith(f"{command} start\n{command} finish\n")
+
+
+async def test_a_refresh_that_cannot_begin_is_told_and_leaves_the_metrics_of_the_load_as_they_are(
+    desk, tmp_path, monkeypatch
+):
+    desk = await desk(sama=SandboxSama(task_lists_per_second=0))
+    metrics = tmp_path / "load.prom"
+    more = f'[metrics]\ntextfile = "{metrics}"\n{shell(f"cat >> {tmp_path}/told", states=["fail"])}'
+    await desk.submit(desk.source(tasks(1)), desk.config(more=more))
+    before = metrics.read_text()
+    await refreshed(desk)
+    monkeypatch.delenv("SAMA_ACCESS_KEY")
+    with pytest.raises(ConfigError):
+        await refreshed(desk)
+    (fail,) = told(tmp_path / "told")
+    assert (fail["command"], fail["job"], fail["exit_code"]) == ("refresh", "j", 2)
+    assert metrics.read_text() == before
+
+
+async def test_of_a_probe_nobody_is_told_nor_of_taking_back_what_it_has_created(desk, tmp_path):
+    desk = await desk(sama=SandboxSama(task_lists_per_second=0))
+    config = desk.config(more=shell(f"cat >> {tmp_path}/told"))
+    probed = await engine.probe(config, desk.source(tasks(5)), desk.ledger, records=[0, 1])
+    result = await engine.undo(probed.result.job, desk.ledger)
+    assert result.later == {"undone": 2}
+    assert not told(tmp_path / "told")
+
+
 # Pings
 
 
@@ -204,6 +270,20 @@ async def test_a_stop_goes_to_the_log_of_a_check(desk, monitor):
     pings, _ = monitor
     await stopped(await desk(), more=PING)
     assert [path for _, path, _, _ in pings] == [f"{SECRET_PATH}/start", f"{SECRET_PATH}/log"]
+
+
+async def test_what_loads_nothing_neither_begins_nor_ends_the_load_for_a_check_unless_it_fails(
+    desk, monitor, monkeypatch
+):
+    pings, _ = monitor
+    desk = await desk()
+    await stopped(desk, more=PING)
+    pings.clear()
+    await desk.cancel()
+    assert [path for _, path, _, _ in pings] == [f"{SECRET_PATH}/log", f"{SECRET_PATH}/log"]
+    monkeypatch.setenv("SAMA_ACCESS_KEY", "last-years-key")
+    await refreshed(desk)
+    assert pings[-1][1] == f"{SECRET_PATH}/9"
 
 
 async def test_a_ping_that_is_refused_is_a_warning_that_does_not_show_its_url(desk, monitor, monkeypatch):
@@ -305,7 +385,25 @@ async def test_a_key_that_is_gone_is_told_whether_there_is_a_job_already_or_not(
     assert [(one["job"], one["exit_code"]) for one in told(tmp_path / "told")] == [("j", 2), ("k", 2)]
 
 
-async def test_of_a_file_that_is_no_toml_no_hook_hears_and_the_exit_code_says_it(desk, tmp_path):
+@pytest.mark.parametrize("broken", ["hooks = [\n", None], ids=["no TOML", "gone"])
+async def test_a_night_whose_file_cannot_be_read_any_more_is_told_by_the_hooks_of_the_night_before(
+    desk, tmp_path, broken
+):
+    desk = await desk()
+    metrics = tmp_path / "load.prom"
+    more = f'[metrics]\ntextfile = "{metrics}"\n{shell(f"cat >> {tmp_path}/told", states=["fail"])}'
+    config, source = desk.config(more=more), desk.source(tasks(5))
+    await engine.nightly(source, config, desk.ledger)
+    config.unlink() if broken is None else config.write_text(broken)
+    with pytest.raises(ConfigError):
+        await engine.nightly(source, config, desk.ledger)
+    (fail,) = told(tmp_path / "told")
+    assert (fail["state"], fail["exit_code"], fail["command"], fail["job"]) == ("fail", 2, "nightly", "engine")
+    assert "configuration" in fail["message"]
+    assert 'bulksubmit_job_exit_code{job_name="engine"} 2' in metrics.read_text()
+
+
+async def test_of_a_first_file_that_is_no_toml_no_hook_hears_and_the_exit_code_says_it(desk, tmp_path):
     desk = await desk()
     config = desk.config(more="broken = [\n" + shell(f"cat >> {tmp_path}/told"))
     with pytest.raises(ConfigError, match="not valid TOML") as raised:

@@ -1,3 +1,4 @@
+import asyncio
 import gzip
 import io
 import os
@@ -14,6 +15,7 @@ from fakes.processes import children
 import engine
 from engine.adaptive.concurrency import LimitChanged
 from engine.clock import SystemClock
+from engine.commands.result import Result
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, Exit, Interrupted, JobError, JobLocked, SourceError
 from engine.model.settings import MEBIBYTE
@@ -249,6 +251,27 @@ async def test_two_jobs_do_not_share_a_folder_for_their_reports(desk, tmp_path):
     with pytest.raises(JobError, match="holds the reports of another job"):
         await desk.submit(source, job="k", output=tmp_path / "out")
     assert desk.created() == once(3)
+
+
+async def test_of_two_ledgers_in_one_folder_one_may_have_a_job_of_a_name_though_both_begin_at_once(desk):
+    desk = await desk()
+    source, ledgers = desk.source(tasks(45)), [desk.ledger, desk.ledger.with_name("other.db")]
+    both = [engine.submit(source, desk.config(), ledger, job="j") for ledger in ledgers]
+    ends = await asyncio.gather(*both, return_exceptions=True)
+    (result,) = [end for end in ends if isinstance(end, Result)]
+    (refused,) = [end for end in ends if isinstance(end, JobError)]
+    assert "holds the reports of another job; choose another --output or --job" in str(refused)
+    assert (result.tally.created, len(lines(result.outcomes))) == (45, 45)
+    assert desk.created() == once(45)
+
+
+async def test_the_folder_of_a_job_that_was_stopped_before_it_had_reports_is_no_other_jobs(desk):
+    desk = await desk()
+    source = await stopped(desk)
+    for report in ("outcomes.ndjson", "rejects.ndjson", "rejects.csv"):
+        (desk.ledger.parent / "j" / report).unlink(missing_ok=True)
+    with pytest.raises(JobError, match="holds the reports of another job"):
+        await engine.submit(source, desk.config(), desk.ledger.with_name("other.db"), job="j")
 
 
 async def test_a_folder_that_cannot_hold_the_reports_is_found_before_anything_is_sent(desk, tmp_path):

@@ -235,6 +235,15 @@ def test_what_pays_is_found_out_by_the_worker_that_is_there_longest_and_taken_ov
     assert ledger.sync("a", 3.0, flight=flight(limit=7)).in_flight is None
 
 
+@pytest.mark.parametrize("most", [None, 10])
+def test_who_sends_no_batches_has_no_part_of_those_in_flight_and_does_not_find_out_how_many_pay(ledger, most):
+    assert ledger.sync("asks", flight=None).in_flight is None
+    assert ledger.sync("z", 1.0, flight=flight(most, limit=4)).in_flight == most
+    assert ledger.sync("asks", 2.0, flight=None).in_flight is None
+    assert not ledger.sync("asks", 2.0, flight=None).pushed_back
+    assert ledger.sync("z", 3.0, flight=flight(most, limit=4)).in_flight == most
+
+
 def test_a_push_back_that_any_worker_hears_is_told_to_the_one_that_finds_the_limit_once(ledger):
     ledger.sync("z", flight=flight(limit=4))
     assert not ledger.sync("a", 1.0, flight=flight(pushed_back=True)).pushed_back

@@ -99,11 +99,11 @@ def test_a_password_in_a_configuration_does_not_get_further():
         assert "secret" not in str(told.value)
 
 
-def test_jobs_of_a_database_write_where_those_of_a_ledger_that_nobody_has_named_do(tmp_path):
+def test_jobs_of_a_database_write_into_its_folder_where_those_of_a_ledger_that_nobody_has_named_do(tmp_path):
     assert folder_beside(tmp_path / "l.db", "j") == tmp_path / "j"
-    assert folder_beside(PostgresAddress(URL), "j") == Path("/home/her/.local/share/bulksubmit/j")
+    assert folder_beside(PostgresAddress(URL), "j") == Path("/home/her/.local/share/bulksubmit/one-jobs/j")
     DEFAULT_LEDGER.parent.mkdir()
-    assert folder_beside(PostgresAddress(URL), "j") == Path(".bulksubmit/j")
+    assert folder_beside(PostgresAddress(URL), "j") == Path(".bulksubmit/one-jobs/j")
 
 
 async def test_without_its_client_a_database_is_refused_with_what_to_install(monkeypatch):

@@ -57,6 +57,24 @@ def test_a_url_that_cannot_be_read_is_refused():
         address_of("postgresql://[::1/jobs")
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgresql://loader@db.example.com/jobs?sslmode=verify-full", "db.example.com-jobs"),
+        ("postgresql://worker@db.example.com:5432/jobs", "db.example.com-jobs"),
+        ("postgresql://db.example.com:5433/jobs", "db.example.com-5433-jobs"),
+        ("postgresql://one:5433,two/jobs?target_session_attrs=read-write", "one-5433-jobs"),
+        ("postgresql://[::1]:5433/jobs", "1-5433-jobs"),
+        ("postgresql:///jobs?host=/var/run/postgresql&port=5433", "var-run-postgresql-jobs-5433"),
+        ("postgresql://%2Fvar%2Frun/..%2F..%2Fetc", "var-run-etc"),
+        ("postgresql:///jobs", "jobs"),
+        ("postgresql://", "postgresql"),
+    ],
+)
+def test_a_database_has_a_name_for_a_folder_that_leads_nowhere_else(url, name):
+    assert PostgresAddress(url).folder_name == name
+
+
 def test_a_reader_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigError, match=r"pip install 'bulksubmit\[postgres\]'"):

@@ -126,6 +126,22 @@ async def test_a_run_ends_though_the_ledger_cannot_be_reached(clock, texts):
     assert syncs.cancelled()
 
 
+async def test_who_sends_no_batches_may_call_beside_one_that_has_all_of_those_in_flight(clock, texts):
+    class Wire:
+        async def send(self, request):
+            return Answer(200, CIMultiDict(), b"")
+
+    sends, share = Setting(clock, texts, "sends", max_in_flight=10), Share("asks")
+    caller = HttpCaller(Wire(), service_at(), SendSettings(requests_per_second=10.0), clock=clock, share=share)
+    asks = Sharing("budget", texts.revise, share, None, clock, unheard)
+    async with under_way(asks.run()), under_way(sends.sharing.run()):
+        for _ in range(20):
+            await caller.call(STATUS)
+        assert 1.9 <= clock.monotonic() <= 3.5
+        assert sends.in_flight.limit == 10
+    assert SharedLimits.of(texts.texts["budget"]).workers == {}
+
+
 async def test_two_workers_share_the_configured_number_in_flight(clock, texts):
     first, second = (Setting(clock, texts, name, max_in_flight=10) for name in ("first", "second"))
     assert first.in_flight.limit == 0
