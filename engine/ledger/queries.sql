@@ -696,10 +696,16 @@ WHERE
   )
 RETURNING first, last, state, token, holder, expires_at, losses, lost;
 
+-- name: end_leases
+-- End the leases that are over, so that their holders cannot renew them any more.
+UPDATE shards
+SET token = token + 1, losses = losses + 1, lost = lost || holder || ' ', holder = ''
+WHERE job = :job AND holder <> '' AND expires_at <= :store_now;
+
 -- name: held_shards
--- Tell the tokens of some shards (a JSON array of their first sequences), and whether their leases hold.
-SELECT first, token, expires_at > :store_now FROM shards
-WHERE job = :job AND first IN (SELECT value FROM json_each(:sequences));
+-- Tell the tokens of those of some shards (a JSON array of their first sequences) that somebody has.
+SELECT first, token FROM shards
+WHERE job = :job AND first IN (SELECT value FROM json_each(:sequences)) AND holder <> '';
 
 -- name: holder_of
 -- Tell who has the lease of the shard of a batch, if anybody, and whether it holds.

@@ -172,6 +172,9 @@ class SqlLedger(Ledger):
     async def withhold_shards(self, job: str) -> None:
         await self._update("withhold_shards", job)
 
+    async def end_leases(self, job: str) -> None:
+        await self._update("end_leases", job, store_now=self._clock.now())
+
     async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
         taken: list[Shard] = []
         asked_at = self._clock.monotonic()

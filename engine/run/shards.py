@@ -238,8 +238,12 @@ class Shards:
             raise JobCanceled(f"job {self._job.name!r} was canceled by another process")
 
     async def alone(self) -> None:
-        """Wait until no other worker has anything of the job: of one that was canceled, they give all back."""
+        """Wait until no other worker has anything of the job: of one that was canceled, they give all back.
+
+        What they have lost they cannot renew any more.
+        """
         while True:
+            await self._ledger.end_leases(self._job.name)
             counts = await self._ledger.count_shards(self._job.name, self._terms.worker)
             if not counts.others + counts.others_settling:
                 return
@@ -261,8 +265,8 @@ class Shards:
             try:
                 if self.plans:
                     self._ledger.check_lock(self._job.name)
+                await self._check_wanted()  # first: who cancels waits for no lease that is over
                 await self._ledger.renew_shards(self._job.name, self._terms)
-                await self._check_wanted()
                 if not self.plans:
                     await self._learn_limit()
                 elif self._is_limited:

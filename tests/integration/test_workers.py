@@ -236,6 +236,43 @@ async def test_a_worker_that_woke_in_time_goes_on(tmp_path):
         await judge(bench)
 
 
+@pytest.mark.parametrize("after", [0, 3, 17, 40])
+@pytest.mark.parametrize("ways", [{}, {"stages": False}, {"done_by": "release"}])
+async def test_a_worker_that_was_cut_off_beyond_its_lease_goes_on_if_nobody_took_its_shards(tmp_path, after, ways):
+    async with workers(tmp_path, ["lone"], planners=["lone"], release_again="duplicate", **SLOW, **ways) as (
+        bench,
+        (lone,),
+    ):
+        async with lone.at_work() as working:
+            await until(lambda: len(bench.service.journal) > after)
+            lone.process.stop()
+            await bench.clock.sleep(3 * LEASE_SECONDS)
+            lone.process.go_on()
+            assert await working is None
+        await judge(bench)
+
+
+async def test_who_cancels_beside_a_worker_that_stands_still_ends_its_leases_and_it_sends_nothing_more(tmp_path):
+    names = ["standing", "canceling"]
+    async with workers(tmp_path, names, planners=["canceling"], **SLOW) as (bench, (standing, canceling)):
+        async with standing.at_work() as work:
+            await until(lambda: len(bench.service.journal) > 10)
+            standing.process.stop()
+            await bench.ledger.set_job_state("j", JobState.CANCELED)
+            canceling.bench.job = await bench.ledger.job("j")
+            run = canceling.bench.run()
+            await canceling.bench.shards(run, SendSettings()).alone()
+            assert bench.clock.elapsed > LEASE_SECONDS
+            sent = len(bench.service.calls("release"))
+            standing.process.go_on()
+            await cancel_batches(run)
+            assert isinstance(await work, JobCanceled | LeaseLost)
+            assert await canceling.work() is None
+        assert len(bench.service.calls("release")) == sent
+        tally = await bench.ledger.tally("j")
+        assert (tally.created, tally.uncertain) == (len(bench.service.journal), 0)
+
+
 async def test_a_worker_that_was_refused_goes_on_with_other_shards_in_its_next_run(tmp_path):
     slow = {"records": 1000, "call_seconds": 1.0}
     async with workers(tmp_path, planners=("second",), **slow) as (bench, (first, second)):
