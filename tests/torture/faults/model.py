@@ -422,7 +422,7 @@ async def resume(life, in_flight, released_again_by_user=frozenset()):
     job = life.job
     if job.state is JobState.FINISHED and not (await life.ledger.tally(JOB)).uncertain:
         return None
-    run = replace(life.run(), released_again_by_user=released_again_by_user)
+    run = replace(life.run(), released_again_by_user=set(released_again_by_user))
     error = await life.pipeline_of(run, in_flight).work()
     if error is None:
         await cancel_orphans(run)
