@@ -48,8 +48,8 @@ class Ledger(Protocol):
     async def jobs(self) -> Sequence[Job]:
         """Return all jobs, newest first."""
 
-    async def set_job_state(self, name: str, state: JobState) -> None:
-        """Remember where the job stands."""
+    async def set_job_state(self, name: str, state: JobState, *, expected: JobState | None = None) -> None:
+        """Remember where the job stands; `expected`: only if it stands there."""
 
     async def set_learnt(self, name: str, learnt: str) -> None:
         """Remember what the service told of itself before anything was frozen."""

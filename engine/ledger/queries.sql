@@ -119,8 +119,8 @@ UPDATE jobs SET slowest_start = :seconds WHERE id = :job AND slowest_start < :se
 UPDATE jobs SET lost_stages = lost_stages + 1 WHERE id = :job;
 
 -- name: set_job_state
--- Remember where a job stands.
-UPDATE jobs SET state = :state WHERE id = :job;
+-- Remember where a job stands; if a state is expected, only if it stands there.
+UPDATE jobs SET state = :state WHERE id = :job AND state = COALESCE(:expected, state);
 
 -- name: frozen_end
 -- Return whether a job is read to its end, and where its last batch ends; parts are no news of that.

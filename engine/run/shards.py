@@ -224,13 +224,13 @@ class Shards:
         """
         name = self._job.name
         while True:
-            job = await self._ledger.job(name)
+            job = await self._wanted()
             may_take = job.read_complete or not self._job.strict
             if may_take and self._has_places():
                 for shard in await self._ledger.take_shards(name, self._terms, 1):
                     self._taken.append(shard)
                     await self._learn_limit(shard)
-                    await self._check_wanted()  # only now: whoever cancels waits for leases that were taken before
+                    await self._wanted()  # only now: whoever cancels waits for leases that were taken before
                     return shard
             await self._ledger.renew_shards(name, self._terms)  # those that are done are told of by it
             counts = await self._ledger.count_shards(name, self._terms.worker)
@@ -256,10 +256,12 @@ class Shards:
             return False
         return self.plans or self._ledger.is_locked(job.name)
 
-    async def _check_wanted(self) -> None:
-        state = (await self._ledger.job(self._job.name)).state
-        if state is JobState.CANCELED and self._job.state is not JobState.CANCELED:
+    async def _wanted(self) -> Job:
+        """Return the job as it is now. Raises: JobCanceled: another process has canceled it."""
+        job = await self._ledger.job(self._job.name)
+        if job.state is JobState.CANCELED and self._job.state is not JobState.CANCELED:
             raise JobCanceled(f"job {self._job.name!r} was canceled by another process")
+        return job
 
     async def alone(self) -> None:
         """Wait until no other worker has anything of the job: of one that was canceled, they give all back.
@@ -289,7 +291,7 @@ class Shards:
             try:
                 if self.plans:
                     self._ledger.check_lock(self._job.name)
-                await self._check_wanted()  # first: who cancels waits for no lease that is over
+                await self._wanted()  # first: who cancels waits for no lease that is over
                 await self._ledger.renew_shards(self._job.name, self._terms)
                 if not self.plans:
                     await self._learn_limit()

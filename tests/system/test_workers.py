@@ -304,6 +304,23 @@ async def test_a_process_alone_goes_on_after_the_database_was_away_for_longer_th
         assert created == dict.fromkeys(range(RECORDS), 1)
 
 
+async def test_a_job_is_canceled_beside_all_processes_that_send_it(tmp_path):
+    async with played(0, tmp_path / "run") as scene, asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
+        planner, worker = scene.process("planner"), scene.process("worker")
+        submitted = group.create_task(planner.run(*SUBMIT))
+        await scene.until(lambda: scene.sandbox.stats.batches)
+        worked = group.create_task(worker.run(*WORK))
+        await scene.until(lambda: scene.held_by(worker))
+        canceler = scene.process("canceler")
+        assert await canceler.run("cancel", "load", "--yes") == 0, canceler.said
+        assert (await submitted, await worked) == (Exit.MEND_FIRST, 0), planner.said + worker.said
+        created = count_markers(scene.folder / "journal.ndjson")
+        assert max(created.values()) == 1
+        assert len(created) < RECORDS
+        assert await planner.run("resume", "load", "--yes") == 0, planner.said
+        assert count_markers(scene.folder / "journal.ndjson") == dict.fromkeys(range(RECORDS), 1)
+
+
 async def test_a_process_that_is_told_to_end_gives_its_leases_back_at_once(tmp_path):
     async with played(0, tmp_path / "run") as scene, asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
         planner, worker = scene.process("planner"), scene.process("worker")

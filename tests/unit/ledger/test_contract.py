@@ -157,6 +157,14 @@ async def test_a_job_keeps_its_state(ledger, state):
     assert (await ledger.job("j")).state is state
 
 
+async def test_a_state_that_is_not_the_expected_one_any_more_stays(ledger):
+    await ledger.create_job(a_job())
+    await ledger.set_job_state("j", JobState.CANCELED, expected=JobState.OPEN)
+    assert (await ledger.job("j")).state is JobState.CANCELED
+    await ledger.set_job_state("j", JobState.FINISHED, expected=JobState.OPEN)
+    assert (await ledger.job("j")).state is JobState.CANCELED
+
+
 # Runs
 
 RUN = PastRun(1, 5.0, "host", "1.0")
