@@ -535,7 +535,7 @@ def cancel(
     """Send nothing more of a job.
 
     The service is asked to create nothing more of what it has; what is created stays. What was not sent is kept as it
-    is, unresolved: `resume` goes on with it.
+    is, unresolved: `resume` goes on with it. With a ledger in PostgreSQL, processes that send the job end first.
     """
     if not yes:
         from engine.cli.output.status import cancel_said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 
 import anyio
@@ -15,14 +16,14 @@ from engine.commands.runs import RunMemory, remembered
 from engine.files import DEFAULT_LEDGER
 from engine.ledger.address import LedgerAddress
 from engine.ledger.base import Ledger
-from engine.model.errors import CallFailed, JobError, JobRefused, Refused
+from engine.model.errors import CallFailed, JobError, JobLocked, JobRefused, Refused, Stopped
 from engine.model.job import Job, JobState
 from engine.model.next_step import Action, next_step
 from engine.model.runs import CANCEL
 from engine.model.submission import State
 from engine.progress.events import Listener, unheard
 from engine.progress.text import count
-from engine.run.context import Run, Stop, doubt_from_ledger, unless_stopped
+from engine.run.context import Run, Stop, doubt_from_ledger, pause_unless_stopped, unless_stopped
 
 CANCELED = "canceled before it was sent"
 """What jobs that an older bulksubmit has canceled say of records that were not sent; today those are unresolved."""
@@ -31,6 +32,10 @@ _PLAIN = frozenset({State.STAGED, State.RELEASED})
 _UNSENT = frozenset({State.FROZEN, State.STAGING, State.STAGED, State.SETTLED, State.SPLIT})
 MOST_SHOWN = 5
 """Names that a message spells out."""
+_END_SECONDS = 60.0
+"""Within which a process ends that sees that its job is canceled: it lets calls finish, and writes its reports."""
+_LOOK_SECONDS = 0.5
+"""Between two looks whether it has."""
 TIDY_SECONDS = 5.0
 """Longest that a finished run waits for empty batches to be canceled; they do no harm if they stay."""
 
@@ -41,21 +46,44 @@ async def cancel(
 ) -> Result:
     """Have the service create nothing more of a job; interrupted, it may be repeated.
 
-    What was not sent stays frozen and unresolved: `resume` can go on with it later.
+    What was not sent stays frozen and unresolved: `resume` can go on with it later. Of a job that several processes
+    send, all of them end first: each sees soon that it is canceled.
 
     Raises:
         JobError: there is no such job, or it is finished.
-        JobLocked: a process works on it; stop that first.
+        JobLocked: a process works on it, and does not end; stop that first.
     """
     stop = stop or Stop()
     async with open_ledger(ledger) as opened:
         job = await opened.job(name)
-        with opened.lock(name):
+        with await _taken_over(job, opened, stop):
+            job = await opened.job(name)  # as whoever held it has left it
             if job.state is JobState.FINISHED:
                 raise JobError(f"job {name!r} is finished; there is nothing left to cancel")
             setup = wiring.load(job.config)
             work = partial(_cancel, job, opened, setup, stop)
             return await remembered(job, opened, setup, emit, stop, work, command=CANCEL)
+
+
+async def _taken_over(job: Job, ledger: Ledger, stop: Stop) -> ExitStack:
+    """Return the lock of a job, which is free: where processes share it, who holds it is told to end.
+
+    Raises:
+        JobLocked: somebody holds it still.
+    """
+    until = wiring.CLOCK.monotonic() + _END_SECONDS
+    while True:
+        with ExitStack() as held:
+            try:
+                held.enter_context(ledger.lock(job.name))
+            except JobLocked:
+                if not ledger.shares_jobs or wiring.CLOCK.monotonic() > until:
+                    raise
+            else:
+                return held.pop_all()
+        await ledger.set_job_state(job.name, JobState.CANCELED, expected=JobState.OPEN)
+        if not await pause_unless_stopped(stop, wiring.CLOCK, _LOOK_SECONDS):
+            raise stop.error or Stopped
 
 
 async def _cancel(job: Job, ledger: Ledger, setup: wiring.Setup, stop: Stop, memory: RunMemory) -> Result:

@@ -58,6 +58,7 @@ async def copy_ledger(source: LedgerAddress | str, to: LedgerAddress | str) -> L
 
 async def _hold(job: Job, ledger: Ledger, held: ExitStack) -> None:
     held.enter_context(ledger.lock(job.name))
+    await ledger.end_leases(job.name)
     counts = await ledger.count_shards(job.name, "")
     if leased := counts.others + counts.others_settling:
         raise JobLocked(

@@ -21,7 +21,7 @@ from engine.commands.lineage import Retried, retried
 from engine.commands.paths import spelled
 from engine.ledger.base import Ledger
 from engine.model.doubt import INHERITED
-from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobError, LeaseLost, SourceError
+from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobCanceled, JobError, LeaseLost, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Later, Outcome, Tally
 from engine.model.record import Reject, Source, Why, no_records
@@ -375,7 +375,7 @@ def exit_code(
     doubtful: bool = False,
 ) -> int:
     """Return what tells a scheduler how a run ended; `doubtful`: records wait for what became of an earlier job's."""
-    if isinstance(error, ConfigError | SourceError) and error.exit_code == Exit.USAGE:
+    if isinstance(error, ConfigError | SourceError | JobCanceled) and error.exit_code == Exit.USAGE:
         return Exit.MEND_FIRST  # the job exists: once it is mended, `resume` goes on
     if error is not None:
         return error.exit_status

@@ -510,7 +510,7 @@ async def _work_on(  # noqa: PLR0913 - as above
                 most = setup.settings.limits.max_records
                 run = replace(
                     opened_run,
-                    released_again_by_user=released_again_by_user,
+                    released_again_by_user=set(released_again_by_user),
                     changed=changed,
                     sent_before=job.parent is not None and source_name(job) == UNCERTAIN_SOURCE,
                     most_records=most,

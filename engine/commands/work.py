@@ -29,6 +29,7 @@ from engine.model.errors import (
     CallFailed,
     ConfigError,
     Exit,
+    JobCanceled,
     JobError,
     JobLocked,
     LeaseLost,
@@ -204,7 +205,7 @@ class _Worker:
             error = await self._help(job)
             if isinstance(error, RecordsSent | SendingEnded):  # the one that plans ends; if it was killed, we do
                 await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
-            elif error is not None and error is not self._stop.error and not isinstance(error, LeaseLost):
+            elif error is not None and error is not self._stop.error and not isinstance(error, LeaseLost | JobCanceled):
                 await self._note(job, error.exit_status, _here(error))
         except (ConfigError, SourceError, JobError, CallFailed, WindowClosed) as error:  # of this job: others go on
             await self._note(job, error.exit_status, _here(error))

@@ -48,8 +48,8 @@ class Ledger(Protocol):
     async def jobs(self) -> Sequence[Job]:
         """Return all jobs, newest first."""
 
-    async def set_job_state(self, name: str, state: JobState) -> None:
-        """Remember where the job stands."""
+    async def set_job_state(self, name: str, state: JobState, *, expected: JobState | None = None) -> None:
+        """Remember where the job stands; `expected`: only if it stands there."""
 
     async def set_learnt(self, name: str, learnt: str) -> None:
         """Remember what the service told of itself before anything was frozen."""
@@ -118,6 +118,12 @@ class Ledger(Protocol):
 
     async def withhold_shards(self, job: str) -> None:
         """Let nobody take the shards that nobody has before the next run of the job: a limit was met."""
+
+    async def end_leases(self, job: str) -> None:
+        """End the leases of workers that are over: they cannot be renewed any more, and anybody may take the shards.
+
+        Until then a worker that was cut off for a while has them still.
+        """
 
     async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
         """Take the leases of shards that nobody has, or that other workers have lost.

@@ -205,23 +205,29 @@ def take_steps(connection: Connection, *steps: BatchStep) -> Sequence[Change]:
 
 
 def check_leases(connection: Connection, jobs: Mapping[str, int], steps: Sequence[BatchStep]) -> None:
-    """Refuse steps of a worker whose lease another one has taken over, or that has ended.
+    """Refuse steps of a worker that has a lease no more.
+
+    One that is over is still its own until somebody else ends it, which the token tells: the ledger may have been away
+    for so long.
 
     Raises:
-        LeaseLost: one of their leases does not hold.
+        LeaseLost: another one has, or may have, one of their leases.
     """
     for name, job in jobs.items():
         tokens = dict(step.lease for step in steps if step.job == name and step.lease is not None)
         for sequence in [sequence for sequence, token in tokens.items() if token == NO_TOKEN]:
             del tokens[sequence]
             row = {"job": job, "sequence": sequence, "store_now": steps[0].now}
-            if busy := [holder for holder, holds in connection.fetch("holder_of", row) if holds]:
-                raise LeaseLost(f"job {name!r}: worker {busy[0]} has batch {sequence}; stop it first")
+            for holder, holds in connection.fetch("holder_of", row):
+                if holds:
+                    raise LeaseLost(f"job {name!r}: worker {holder} has batch {sequence}; stop it first")
+                if holder:
+                    connection.change("end_leases", [row])  # or it could renew it, and step in between
         if not tokens:
             continue
         wanted = orjson.dumps(list(tokens)).decode()
-        found = connection.fetch("held_shards", {"job": job, "sequences": wanted, "store_now": steps[0].now})
-        held = {first for first, token, holds in found if holds and tokens[first] == token}
+        found = connection.fetch("held_shards", {"job": job, "sequences": wanted})
+        held = {first for first, token in found if tokens[first] == token}
         if lost := tokens.keys() - held:
             raise LeaseLost.of(name, min(lost))
 

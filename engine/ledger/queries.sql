@@ -119,8 +119,8 @@ UPDATE jobs SET slowest_start = :seconds WHERE id = :job AND slowest_start < :se
 UPDATE jobs SET lost_stages = lost_stages + 1 WHERE id = :job;
 
 -- name: set_job_state
--- Remember where a job stands.
-UPDATE jobs SET state = :state WHERE id = :job;
+-- Remember where a job stands; if a state is expected, only if it stands there.
+UPDATE jobs SET state = :state WHERE id = :job AND state = COALESCE(:expected, state);
 
 -- name: frozen_end
 -- Return whether a job is read to its end, and where its last batch ends; parts are no news of that.
@@ -696,10 +696,16 @@ WHERE
   )
 RETURNING first, last, state, token, holder, expires_at, losses, lost;
 
+-- name: end_leases
+-- End the leases that are over, so that their holders cannot renew them any more.
+UPDATE shards
+SET token = token + 1, losses = losses + 1, lost = lost || holder || ' ', holder = ''
+WHERE job = :job AND holder <> '' AND expires_at <= :store_now;
+
 -- name: held_shards
--- Tell the tokens of some shards (a JSON array of their first sequences), and whether their leases hold.
-SELECT first, token, expires_at > :store_now FROM shards
-WHERE job = :job AND first IN (SELECT value FROM json_each(:sequences));
+-- Tell the tokens of those of some shards (a JSON array of their first sequences) that somebody has.
+SELECT first, token FROM shards
+WHERE job = :job AND first IN (SELECT value FROM json_each(:sequences)) AND holder <> '';
 
 -- name: holder_of
 -- Tell who has the lease of the shard of a batch, if anybody, and whether it holds.

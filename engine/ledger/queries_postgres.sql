@@ -89,10 +89,10 @@ WHERE job = :job AND shards.first = free.first
 RETURNING shards.first, last, state, token, holder, expires_at, losses, lost;
 
 -- name: held_shards
--- Tell the tokens of some shards (a JSON array of their first sequences), and whether their leases hold; nobody takes them
--- before this transaction ends.
-SELECT first, token, expires_at > :store_now FROM shards
-WHERE job = :job AND first IN (SELECT value FROM json_each(:sequences))
+-- Tell the tokens of those of some shards (a JSON array of their first sequences) that somebody has; nobody takes them before
+-- this transaction ends.
+SELECT first, token FROM shards
+WHERE job = :job AND first IN (SELECT value FROM json_each(:sequences)) AND holder <> ''
 FOR SHARE;
 
 -- name: holder_of

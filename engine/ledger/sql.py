@@ -91,8 +91,8 @@ class SqlLedger(Ledger):
     async def jobs(self) -> Sequence[Job]:
         return await self._rows("jobs", rows.to_job, None)
 
-    async def set_job_state(self, name: str, state: JobState) -> None:
-        await self._update("set_job_state", name, state=state)
+    async def set_job_state(self, name: str, state: JobState, *, expected: JobState | None = None) -> None:
+        await self._update("set_job_state", name, state=state, expected=expected)
 
     async def set_learnt(self, name: str, learnt: str) -> None:
         await self._update("set_learnt", name, learnt=learnt)
@@ -171,6 +171,9 @@ class SqlLedger(Ledger):
 
     async def withhold_shards(self, job: str) -> None:
         await self._update("withhold_shards", job)
+
+    async def end_leases(self, job: str) -> None:
+        await self._update("end_leases", job, store_now=self._clock.now())
 
     async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
         taken: list[Shard] = []

@@ -1,8 +1,8 @@
 """The runs of a job, as the ledger remembers them: each is the work of one command, with what it did from time to time.
 
 `commands.runs` writes them while the command works; `status` shows them. A run without an end is one that works still,
-or one that was killed: the job's lock tells which. What such a run did, the ledger tells all the same: the numbers of
-the job stand there, and those from before the run stand with the run.
+or one that was killed: the job's lock tells which. What a run did, the ledger tells in any case: the numbers of the job
+stand there, and those from before the run stand with the run.
 """
 
 from __future__ import annotations
@@ -167,13 +167,14 @@ class PastRun(Struct, frozen=True):
 def counted(runs: Sequence[PastRun], now: RunCounts) -> Sequence[PastRun]:
     """Return the runs of a job, oldest first, each with what it did; `now` are the numbers of the job.
 
-    A run that was killed could not say it. What it did is in the numbers of the job when the next run began.
+    What a run did are the numbers of the job until the next run begins: one that was killed could not say it, and other
+    workers may have gone on after its end with what it had begun.
     """
     told = []
     for number, run in enumerate(runs, 1):
-        before, after = run.counts_before, runs[number].counts_before if number < len(runs) else now
-        if run.ended_at is None and before is not None and after is not None:
-            run = replace(run, counts=run.counts.since(before, after))  # noqa: PLW2901 - as it is told
+        after = next((later.counts_before for later in runs[number:] if later.counts_before is not None), now)
+        if run.counts_before is not None:
+            run = replace(run, counts=run.counts.since(run.counts_before, after))  # noqa: PLW2901 - as it is told
         told.append(run)
     return told
 

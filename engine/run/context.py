@@ -129,8 +129,9 @@ class Run(Struct, frozen=True):
     stop: Stop
     settle_time: SettleTime = field(default_factory=SettleTime)
     """How long the service may take until it shows what a call did."""
-    released_again_by_user: frozenset[int] = frozenset()
-    """Sequences of the batches that a person has sent again, whatever may come twice."""
+    released_again_by_user: set[int] = set()
+    """Sequences of the batches that a person has sent again, whatever may come twice; where several processes send the
+    job, those of the shards that this one has."""
     changed: SourceChanged | None = None
     """The source is not what it was: only what the service has is followed, and then the run ends with this."""
     sent_before: bool = False

@@ -122,6 +122,7 @@ class Pipeline:
             else:
                 await self._sending(self._share, self._shards, unsent)
                 await self._shards.end_with_all()
+                await self._count(0)  # what the others have sent last: a night's limit holds for its next job, too
         finally:
             self._earlier_followed.set()
             unsent.end()
@@ -142,8 +143,7 @@ class Pipeline:
         """Take shards, one after the other, and bring back what stands in each; freeze beside, if that is ours."""
         if shards.plans:
             run = self._run
-            await shards.limit_records(run.most_records, run.stop.records_sent, keep=run.goes_on_for_another)
-            await self._ledger.open_shards(self._job.name)
+            await shards.begin(run.most_records, run.stop.records_sent, keep=run.goes_on_for_another)
         async with anyio.create_task_group() as beside:
             if shards.plans and self._run.changed is None and self._job.state is not JobState.CANCELED:
                 beside.start_soon(self._guarded, self._plan, shards)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import anyio
@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from engine.clock import Clock
 from engine.ledger.base import Ledger
+from engine.model.batch import ROOTS
 from engine.model.errors import Interrupted, JobCanceled, JobError, LeaseLost, LedgerError, SendingEnded, Stopped
 from engine.model.job import Job, JobState
 from engine.model.settings import SendSettings
@@ -73,7 +74,7 @@ async def tallied(job: Job, ledger: Ledger) -> JobTallied:
 
 
 class _Limit(Struct, frozen=True, omit_defaults=True):
-    """What the ledger keeps of how much all workers of a job may send."""
+    """What the ledger keeps of what all workers of a job may send in a run."""
 
     most: int | None = None
     """Records that this run may send; None: all there are."""
@@ -81,6 +82,8 @@ class _Limit(Struct, frozen=True, omit_defaults=True):
     """Of those, where there is a limit."""
     over: str = ""
     """Why nothing more is sent."""
+    again: Sequence[int] = ()
+    """Sequences of the batches that a person has sent again, of shards that nobody has taken since."""
 
 
 class Shards:
@@ -96,10 +99,12 @@ class Shards:
         *,
         plans: bool,
         has_places: Callable[[], bool] = lambda: True,
+        again: set[int] | None = None,
     ) -> None:
         """`plans`: this worker freezes the job's batches, and goes last.
 
-        `has_places`: whether it may send any batch now; without, it leaves shards to the others.
+        `has_places`: whether it may send any batch now; without, it leaves shards to the others. `again`: sequences of
+        the batches that a person has sent again, of the shards that it has: whoever takes one gets them with it.
         """
         self.plans = plans
         self._job = job
@@ -108,17 +113,23 @@ class Shards:
         self._stop = stop
         self._terms = terms
         self._has_places = has_places
+        self._again = set[int]() if again is None else again
         self._taken: list[Shard] = []
         self._frozen = Signal()
         self._most_records: int | None = None
         """That all workers may send together, as of the last shard that was taken."""
 
-    async def limit_records(self, most: int | None, sent: int, *, keep: bool) -> None:
-        """Let all workers send no more records of the job than that, of which some were sent; None: all there are.
+    async def begin(self, most: int | None, sent: int, *, keep: bool) -> None:
+        """Begin a run of the job: let workers take what earlier ones have left, and say how much all of them may send.
 
-        `keep`: this run goes on for another one, whose limit holds on, if it had any.
+        No more records than `most`, of which some were sent; None: all there are. `keep`: this run goes on for another
+        one, whose limit holds on, if it had any.
         """
-        await self._revise(lambda limit: limit if keep and limit != _Limit() else _Limit(most, sent))
+        mine = _Limit(most, sent, again=sorted(self._again))
+        limit = await self._revise(lambda limit: limit if keep and limit != _Limit() else mine)
+        self._most_records = limit.most
+        self._again.clear()
+        await self._ledger.open_shards(self._job.name)
 
     async def count_records(self, records: int, *, least: int = 0) -> tuple[bool, int, int | None]:
         """Count records as sent by all workers, if so many may still be sent, and `least` of them at all.
@@ -151,9 +162,22 @@ class Shards:
         await self._revise(lambda limit: replace(limit, over=over))
         await self._ledger.withhold_shards(self._job.name)
 
-    async def _learn_limit(self) -> None:
-        """See how much may still be sent: who freezes says so before shards can be taken, and when it is over."""
-        limit = await self._revise(lambda limit: limit)
+    async def _learn_limit(self, taken: Shard | None = None) -> None:
+        """See how much may still be sent: who freezes says so before shards can be taken, and when it is over.
+
+        `taken`: a shard that this worker has from now on. What a person has sent again of it is so sent once, whatever
+        becomes of the worker.
+        """
+
+        def without_ours(limit: _Limit) -> _Limit:
+            ours.clear()
+            if taken is not None:
+                ours.update(again for again in limit.again if taken.first <= again % ROOTS <= taken.last)
+            return replace(limit, again=[again for again in limit.again if again not in ours]) if ours else limit
+
+        ours = set[int]()
+        limit = await self._revise(without_ours)
+        self._again.update(ours)
         self._most_records = limit.most
         if limit.over and self._stop.sending_error is None:
             self._stop.end_sending(SendingEnded(limit.over))
@@ -200,13 +224,13 @@ class Shards:
         """
         name = self._job.name
         while True:
-            job = await self._ledger.job(name)
+            job = await self._wanted()
             may_take = job.read_complete or not self._job.strict
             if may_take and self._has_places():
                 for shard in await self._ledger.take_shards(name, self._terms, 1):
                     self._taken.append(shard)
-                    await self._learn_limit()
-                    await self._check_wanted()  # only now: whoever cancels waits for leases that were taken before
+                    await self._learn_limit(shard)
+                    await self._wanted()  # only now: whoever cancels waits for leases that were taken before
                     return shard
             await self._ledger.renew_shards(name, self._terms)  # those that are done are told of by it
             counts = await self._ledger.count_shards(name, self._terms.worker)
@@ -232,14 +256,20 @@ class Shards:
             return False
         return self.plans or self._ledger.is_locked(job.name)
 
-    async def _check_wanted(self) -> None:
-        state = (await self._ledger.job(self._job.name)).state
-        if state is JobState.CANCELED and self._job.state is not JobState.CANCELED:
+    async def _wanted(self) -> Job:
+        """Return the job as it is now. Raises: JobCanceled: another process has canceled it."""
+        job = await self._ledger.job(self._job.name)
+        if job.state is JobState.CANCELED and self._job.state is not JobState.CANCELED:
             raise JobCanceled(f"job {self._job.name!r} was canceled by another process")
+        return job
 
     async def alone(self) -> None:
-        """Wait until no other worker has anything of the job: of one that was canceled, they give all back."""
+        """Wait until no other worker has anything of the job: of one that was canceled, they give all back.
+
+        What they have lost they cannot renew any more.
+        """
         while True:
+            await self._ledger.end_leases(self._job.name)
             counts = await self._ledger.count_shards(self._job.name, self._terms.worker)
             if not counts.others + counts.others_settling:
                 return
@@ -261,8 +291,8 @@ class Shards:
             try:
                 if self.plans:
                     self._ledger.check_lock(self._job.name)
+                await self._wanted()  # first: who cancels waits for no lease that is over
                 await self._ledger.renew_shards(self._job.name, self._terms)
-                await self._check_wanted()
                 if not self.plans:
                     await self._learn_limit()
                 elif self._is_limited:

@@ -181,12 +181,12 @@ class Uploader:
         """Have the service create nothing of a batch any more; return whether it confirmed that.
 
         Raises:
-            LeaseLost: the call could end after the lease of the batch, while another worker has it released.
+            LeaseLost: the call could end after the lease of the batch, and the run ends.
         """
         canceling = self._service.canceling
         if canceling is None:
             return False
-        self._run.ledger.check_lease(self._run.job.name, batch.sequence)
+        await _wait_for_lease(self._run, batch)
         try:
             await canceling.cancel(remote_id)
         except (Refused, Unavailable, PossiblyApplied):
@@ -411,18 +411,25 @@ class _Intent(Struct):
         if self.sent_before and is_key_too_old(self.run, self.submission):
             raise PossiblyApplied("an earlier attempt may have arrived, and its idempotency key is too old for another")
         self.sent_before = True
-        while not await self._is_renewed():
-            pass
-
-    async def _is_renewed(self) -> bool:
-        """Return whether the call may go out; if not, some time has passed in which the lease may be renewed."""
-        if self.run.clock.now() - self.submission.changed_at > _STAMP_SECONDS:
+        while True:
+            await _wait_for_lease(self.run, self.batch)  # last: what comes after it is the call
+            if self.run.clock.now() - self.submission.changed_at <= _STAMP_SECONDS:
+                return
             self.submission = await self.run.move(self.batch, self.submission, self.submission.state)
+
+
+async def _wait_for_lease(run: Run, batch: Batch) -> None:
+    """Return at once if a call about a batch would end before its lease; else once that is renewed.
+
+    Raises:
+        LeaseLost: the run ends meanwhile.
+    """
+    while True:
         try:
-            self.run.ledger.check_lease(self.run.job.name, self.batch.sequence)  # last: what comes now is the call
+            run.ledger.check_lease(run.job.name, batch.sequence)
         except LeaseLost:
             # The ledger is or was away. The next renewal tells whether another worker has the batch, and ends the run.
-            if not await pause_unless_stopped(self.run.stop, self.run.clock, _LEASE_SECONDS):
+            if not await pause_unless_stopped(run.stop, run.clock, _LEASE_SECONDS):
                 raise
-            return False
-        return True
+        else:
+            return

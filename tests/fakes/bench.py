@@ -172,7 +172,7 @@ class Bench:
         run = replace(
             run,
             job=replace(run.job, strict=strict),
-            released_again_by_user=frozenset(released_again_by_user),
+            released_again_by_user=set(released_again_by_user),
             most_records=most_records,
         )
         return self.joined(run, send, BatchBytes(self.service.limits.bytes) if send.max_in_flight == AUTO else None)
@@ -188,7 +188,8 @@ class Bench:
 
     def shards(self, run, send):
         terms = lease_terms(send, f"{self.worker}-{next(WORKERS)}")
-        return Shards(run.job, run.ledger, run.clock, run.stop, terms, plans=self.plans_job)
+        again = run.released_again_by_user
+        return Shards(run.job, run.ledger, run.clock, run.stop, terms, plans=self.plans_job, again=again)
 
     async def work(self, **options):
         """Run the job once, as a new process would; return why it stopped."""

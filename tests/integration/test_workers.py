@@ -13,7 +13,7 @@ from fakes.stopping import Process
 from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.commands.cancel import cancel_batches
 from engine.model.batch import Limits
-from engine.model.errors import Interrupted, JobCanceled, LeaseLost, Unavailable
+from engine.model.errors import Interrupted, JobCanceled, LeaseLost, RecordsSent, SendingEnded, Unavailable
 from engine.model.job import JobState
 from engine.model.settings import SendSettings
 from engine.model.shard import MOST_LOST_WORKERS, ShardState
@@ -236,6 +236,43 @@ async def test_a_worker_that_woke_in_time_goes_on(tmp_path):
         await judge(bench)
 
 
+@pytest.mark.parametrize("after", [0, 3, 17, 40])
+@pytest.mark.parametrize("ways", [{}, {"stages": False}, {"done_by": "release"}])
+async def test_a_worker_that_was_cut_off_beyond_its_lease_goes_on_if_nobody_took_its_shards(tmp_path, after, ways):
+    async with workers(tmp_path, ["lone"], planners=["lone"], release_again="duplicate", **SLOW, **ways) as (
+        bench,
+        (lone,),
+    ):
+        async with lone.at_work() as working:
+            await until(lambda: len(bench.service.journal) > after)
+            lone.process.stop()
+            await bench.clock.sleep(3 * LEASE_SECONDS)
+            lone.process.go_on()
+            assert await working is None
+        await judge(bench)
+
+
+async def test_who_cancels_beside_a_worker_that_stands_still_ends_its_leases_and_it_sends_nothing_more(tmp_path):
+    names = ["standing", "canceling"]
+    async with workers(tmp_path, names, planners=["canceling"], **SLOW) as (bench, (standing, canceling)):
+        async with standing.at_work() as work:
+            await until(lambda: len(bench.service.journal) > 10)
+            standing.process.stop()
+            await bench.ledger.set_job_state("j", JobState.CANCELED)
+            canceling.bench.job = await bench.ledger.job("j")
+            run = canceling.bench.run()
+            await canceling.bench.shards(run, SendSettings()).alone()
+            assert bench.clock.elapsed > LEASE_SECONDS
+            sent = len(bench.service.calls("release"))
+            standing.process.go_on()
+            await cancel_batches(run)
+            assert isinstance(await work, JobCanceled | LeaseLost)
+            assert await canceling.work() is None
+        assert len(bench.service.calls("release")) == sent
+        tally = await bench.ledger.tally("j")
+        assert (tally.created, tally.uncertain) == (len(bench.service.journal), 0)
+
+
 async def test_a_worker_that_was_refused_goes_on_with_other_shards_in_its_next_run(tmp_path):
     slow = {"records": 1000, "call_seconds": 1.0}
     async with workers(tmp_path, planners=("second",), **slow) as (bench, (first, second)):
@@ -344,6 +381,65 @@ async def test_a_canceled_job_is_left_by_all_workers_and_what_they_had_released_
         bench.job = await bench.ledger.job("j")
         assert await bench.work() is None
         await judge(bench)
+
+
+# A limit of records
+
+
+@pytest.mark.parametrize("most", [50, 1000], ids=["it is met", "it is not met"])
+async def test_who_plans_knows_at_its_end_how_much_all_have_sent_for_a_limit_holds_for_its_next_job_too(tmp_path, most):
+    async with workers(tmp_path, **SLOW) as (bench, (first, second)):
+        async with first.at_work(most_records=most) as planning:
+            await until(lambda: first.reached)
+            helped = await second.work(max_in_flight=1)
+            assert isinstance(helped, SendingEnded | RecordsSent) if most < RECORDS else helped is None
+            assert isinstance(await planning, RecordsSent) if most < RECORDS else await planning is None
+        assert second.settled > 0
+        assert first.bench.stop.records_sent == len(bench.service.journal) == min(most, RECORDS)
+
+
+# What a person has sent again
+
+
+@asynccontextmanager
+async def uncertain_batches(folder, records=60):
+    """Open a job of which each batch was lost, and none arrived: what a person has sent again."""
+    faults = {"release": [lost(applied=False)] * records}
+    settings = {"stages": False, "faults": faults, **SLOW}
+    async with workers(folder, records=records, planners=("first",), **settings) as (bench, (first, second)):
+        assert await first.work() is None
+        assert set(await bench.states()) == {State.UNCERTAIN}
+        assert {shard.state for shard in await bench.ledger.shards("j")} == {ShardState.LEFT}
+        yield bench, first, second, [at.sequence for at in await bench.submissions()]
+
+
+async def test_what_a_person_has_sent_again_is_sent_by_whoever_takes_it(tmp_path):
+    async with uncertain_batches(tmp_path) as (bench, first, second, again):
+        first.bench.events.clear()
+        async with first.at_work(released_again_by_user=again) as planning:
+            await until(lambda: first.reached)
+            assert [await second.work(), await planning] == [None, None]
+        assert second.settled > 0
+        await judge(bench, 60)
+
+
+@pytest.mark.parametrize("after", [0, 2, 4])
+async def test_the_word_of_a_person_counts_once_whatever_becomes_of_a_worker(tmp_path, after):
+    async with uncertain_batches(tmp_path) as (bench, first, second, again):
+        first.bench.events.clear()
+        async with first.at_work(released_again_by_user=again) as planning:
+            await until(lambda: first.reached)
+            async with second.at_work() as dying:
+                await until(lambda: second.settled > after)
+                second.process.kill()
+                assert isinstance(await dying, Killed)
+                assert await planning is None
+        assert max(bench.service.ids().values()) == 1
+        left = {at.sequence for at in await bench.submissions() if at.state is not State.SETTLED}
+        assert await first.work(released_again_by_user=left) is None
+        created = bench.service.ids()
+        assert set(created) == set(once(60))
+        assert {int(name) for name, times in created.items() if times > 1} <= left, "it may have arrived before"
 
 
 # Lost answers

@@ -291,6 +291,36 @@ async def test_four_processes_create_each_record_once_whatever_ends_or_is_cut_of
             runs.create_task(one(seed))
 
 
+async def test_a_process_alone_goes_on_after_the_database_was_away_for_longer_than_its_leases(tmp_path):
+    async with played(0, tmp_path / "run") as scene, asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
+        alone = scene.process("alone")
+        submitted = group.create_task(alone.run(*SUBMIT))
+        await scene.until(lambda: scene.sandbox.stats.tasks_created > RECORDS / 10)
+        await asyncio.to_thread(scene.server.stop, "immediate")
+        await asyncio.sleep(LEASE_SECONDS + 2)
+        await asyncio.to_thread(scene.server.start)
+        assert await submitted == 0, alone.said
+        created = count_markers(scene.folder / "journal.ndjson")
+        assert created == dict.fromkeys(range(RECORDS), 1)
+
+
+async def test_a_job_is_canceled_beside_all_processes_that_send_it(tmp_path):
+    async with played(0, tmp_path / "run") as scene, asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
+        planner, worker = scene.process("planner"), scene.process("worker")
+        submitted = group.create_task(planner.run(*SUBMIT))
+        await scene.until(lambda: scene.sandbox.stats.batches)
+        worked = group.create_task(worker.run(*WORK))
+        await scene.until(lambda: scene.held_by(worker))
+        canceler = scene.process("canceler")
+        assert await canceler.run("cancel", "load", "--yes") == 0, canceler.said
+        assert (await submitted, await worked) == (Exit.MEND_FIRST, 0), planner.said + worker.said
+        created = count_markers(scene.folder / "journal.ndjson")
+        assert max(created.values()) == 1
+        assert len(created) < RECORDS
+        assert await planner.run("resume", "load", "--yes") == 0, planner.said
+        assert count_markers(scene.folder / "journal.ndjson") == dict.fromkeys(range(RECORDS), 1)
+
+
 async def test_a_process_that_is_told_to_end_gives_its_leases_back_at_once(tmp_path):
     async with played(0, tmp_path / "run") as scene, asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
         planner, worker = scene.process("planner"), scene.process("worker")

@@ -80,6 +80,28 @@ async def test_a_limit_of_a_run_that_was_killed_is_kept_by_the_worker_that_goes_
     status = await desk.status()
     assert [(run.command, run.exit_code) for run in status.runs] == [("submit", 143), ("work", Exit.STOPPED_EARLY)]
     assert len(desk.created()) == 200
+    assert sum(run.counts.created for run in status.runs) == 200, "what the worker did between the two runs included"
+
+
+async def test_a_job_is_canceled_while_one_process_plans_it_and_another_one_helps(shared, desk):
+    desk = await desk()
+    async with staying(desk) as events:
+        submitted = asyncio.create_task(
+            desk.submit(desk.source(tasks(400)), desk.config(send="requests_per_second = 25"))
+        )
+        await has_helped(events)
+        canceled = await engine.cancel("j", desk.ledger)
+        assert (canceled.state, canceled.job) == ("canceled", "j")
+        planned = await submitted
+        assert (planned.state, planned.exit_code) == ("canceled", Exit.MEND_FIRST)
+    assert events[-1].exit_code == Interrupted(15).exit_status, "for the worker it is a job less, and no failure"
+    assert "was canceled" not in events[-1].message
+    status = await desk.status()
+    assert [run.command for run in status.runs] == ["submit", "cancel"]
+    created = desk.created()
+    assert max(created.values()) == 1
+    assert status.tally.created == len(created) < 400
+    assert status.tally.uncertain == 0
 
 
 async def test_a_wrong_name_of_a_cluster_is_told_before_there_is_anything_to_do(shared, desk):

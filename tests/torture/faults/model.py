@@ -5,7 +5,8 @@ disk, or be killed: then nothing that it does afterwards reaches the service or 
 the ledger's files as they stood at that moment, its write-ahead log unfinished.
 
 Where several processes may send the job, a life may also stand still for some time, while another one takes part in
-sending it, as a worker of its own; and whoever is killed leaves leases behind, for whose end the next life waits.
+sending it, as a worker of its own, or while nobody does, as if the ledger were away; and whoever is killed leaves
+leases behind, for whose end the next life waits.
 
 Everything runs in step, or a failing example would not replay: time is made up, the ledger's thread works while the
 event loop waits for it, and what else would be done in threads is done at once.
@@ -113,8 +114,8 @@ class End:
     """How a life ends before its work is done: at the n-th event, durable step, or step of reading."""
 
     at: str
-    """event, before a step, after a step, disk before a step, disk after a step, reading; or standstill: after a
-    durable step it stands still for some time, and goes on"""
+    """event, before a step, after a step, disk before a step, disk after a step, reading; standstill: after a durable
+    step it stands still for some time, and goes on; or standstill alone: likewise, and nobody else works meanwhile"""
     number: int
 
 
@@ -332,6 +333,9 @@ class World:
     async def _take_part(self):
         """Once the life stands still, be another worker, which goes on with what that loses."""
         await self._process.stood_still.wait()
+        if self._end.at == "standstill alone":
+            await self._wake()
+            return
         try:
             async with anyio.create_task_group() as both:
                 both.start_soon(self._wake)
@@ -353,8 +357,9 @@ class World:
 
     async def _born(self, ledger, end):
         events = Watcher(end)
-        known = [job for job in await ledger.jobs() if job.name == JOB] or [self._job]
-        life = Life(known[0], Watched(ledger, self._clock), self._clock, self.server, events)
+        watched = Watched(ledger, self._clock)
+        known = [job for job in await watched.jobs() if job.name == JOB] or [self._job]
+        life = Life(known[0], watched, self._clock, self.server, events)
         life.end_of_life, life.server = end, self.server
         events.stop = lambda: life.end(Interrupted(15))
         return life
@@ -391,7 +396,8 @@ class World:
     def _after(self, changes):
         self._note(changes)
         self._strike("after a step")
-        if self._end == End("standstill", self._steps) and self.plan.shared:
+        stands = self._end is not None and self._end.at.startswith("standstill") and self._end.number == self._steps
+        if stands and self.plan.shared:
             self._runner.get_loop().call_soon_threadsafe(self._process.stop)  # before it hears of the step
 
     def _strike(self, when):
@@ -416,7 +422,7 @@ async def resume(life, in_flight, released_again_by_user=frozenset()):
     job = life.job
     if job.state is JobState.FINISHED and not (await life.ledger.tally(JOB)).uncertain:
         return None
-    run = replace(life.run(), released_again_by_user=released_again_by_user)
+    run = replace(life.run(), released_again_by_user=set(released_again_by_user))
     error = await life.pipeline_of(run, in_flight).work()
     if error is None:
         await cancel_orphans(run)

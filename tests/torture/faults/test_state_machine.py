@@ -121,7 +121,8 @@ CALLS = {
     "find": ["unauthorized", "unavailable", "killed"],
     "cancel": [*ANSWERS, "unavailable, applied"],
 }
-WAYS_TO_END = ["event", "after a step", "disk before a step", "disk after a step", "reading", "standstill"]
+STANDSTILLS = ["standstill", "standstill alone"]
+WAYS_TO_END = ["event", "after a step", "disk before a step", "disk after a step", "reading", *STANDSTILLS]
 ENDS = st.sampled_from([*WAYS_TO_END, *["before a step"] * 3]).flatmap(
     # Most lives end early, and most of those when the server has done something that the ledger never hears of.
     lambda at: st.builds(End, st.just(at), st.integers(1, 12)) | st.builds(End, st.just(at), st.integers(1, 40))
@@ -452,12 +453,13 @@ def test_once_it_ended_badly(story):
 # A lease that is lost between two steps
 
 
+@pytest.mark.parametrize("standstill", STANDSTILLS)
 @pytest.mark.parametrize("mode", MODES)
-def test_a_worker_that_stands_still_after_any_step_loses_nothing_and_creates_nothing_twice(mode):
+def test_a_worker_that_stands_still_after_any_step_loses_nothing_and_creates_nothing_twice(mode, standstill):
     plan = Plan((Kind.GOOD,) * 3 + (Kind.POISON,) + (Kind.GOOD,) * 2, mode, batch=2, call_seconds=0.25, shared=True)
     for step in range(1, 30) if TORTURE else (2, 5, 11):  # most of them end after its lease
         job = JobMachine()
-        job.begin((plan, [], End("standstill", step)))
+        job.begin((plan, [], End(standstill, step)))
         job.check_all()
         job.teardown()
 

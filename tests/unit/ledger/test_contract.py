@@ -157,6 +157,14 @@ async def test_a_job_keeps_its_state(ledger, state):
     assert (await ledger.job("j")).state is state
 
 
+async def test_a_state_that_is_not_the_expected_one_any_more_stays(ledger):
+    await ledger.create_job(a_job())
+    await ledger.set_job_state("j", JobState.CANCELED, expected=JobState.OPEN)
+    assert (await ledger.job("j")).state is JobState.CANCELED
+    await ledger.set_job_state("j", JobState.FINISHED, expected=JobState.OPEN)
+    assert (await ledger.job("j")).state is JobState.CANCELED
+
+
 # Runs
 
 RUN = PastRun(1, 5.0, "host", "1.0")
@@ -1125,22 +1133,44 @@ async def unchanged(ledger, sequence=0):
 
 
 @pytest.mark.parametrize("step", REFUSED_STEPS.values(), ids=REFUSED_STEPS)
-async def test_a_step_under_a_lease_that_has_ended_is_refused(ours, step):
-    await frozen(ours)
-    await ours.take_shards("j", brief(A), 1)
-    with pytest.raises(LeaseLost, match="shard from batch 0 on has ended"):
-        await step(ours, 0)
-    assert await unchanged(ours)
-
-
-async def test_a_step_under_a_lease_that_was_taken_over_is_refused_and_the_other_s_is_written(ours, theirs):
+async def test_a_step_under_a_lease_that_was_taken_over_is_refused_and_the_other_s_is_written(ours, theirs, step):
     await frozen(ours)
     await ours.take_shards("j", brief(A), 1)
     await theirs.take_shards("j", B, 1)
-    with pytest.raises(LeaseLost):
-        await to_staging(ours, 0)
+    with pytest.raises(LeaseLost, match="shard from batch 0 on has ended"):
+        await step(ours, 0)
     assert await unchanged(theirs)
     await to_staging(theirs, 0)
+
+
+async def test_a_lease_that_is_over_is_its_worker_s_own_until_somebody_ends_it(ours, theirs):
+    await frozen(ours, 2)
+    await ours.take_shards("j", brief(A), 1)
+    await to_staging(ours, 0)
+    await ours.renew_shards("j", brief(A))
+    await theirs.end_leases("j")
+    assert await shard_lines(ours) == ["0-1 open"]
+    assert [(shard.token, shard.losses, shard.lost.split()) for shard in await ours.shards("j")] == [(2, 1, ["A"])]
+    with pytest.raises(LeaseLost):
+        await to_staging(ours, 1)
+    with pytest.raises(LeaseLost):
+        await ours.renew_shards("j", A)
+
+
+async def test_leases_that_last_are_not_ended_by_others(ours, theirs):
+    await frozen(ours)
+    await ours.take_shards("j", A, 1)
+    await theirs.end_leases("j")
+    await to_staging(ours, 0)
+
+
+async def test_a_lease_that_was_given_back_is_nobody_s_own_although_nobody_took_it(ours):
+    await frozen(ours)
+    await ours.take_shards("j", A, 1)
+    late = ours.move("j", Submission(0, State.STAGING), expected=State.FROZEN)  # it has the token already
+    results = await asyncio.gather(ours.give_back_shards("j", A, left=False), late, return_exceptions=True)
+    assert isinstance(results[1], LeaseLost)
+    assert await unchanged(ours)
 
 
 async def test_a_split_under_a_lost_lease_makes_no_parts(ours, theirs):
@@ -1183,10 +1213,14 @@ async def test_a_step_without_a_lease_is_refused_while_a_worker_has_the_shard(ou
     await to_staging(ours, 0)
 
 
-async def test_a_step_without_a_lease_is_taken_where_the_one_of_a_worker_has_ended(ours, theirs):
-    await frozen(ours)
+async def test_a_step_without_a_lease_ends_the_one_of_a_worker_that_is_over(ours, theirs):
+    await frozen(ours, 2)
     await theirs.take_shards("j", brief(B), 1)
     await to_staging(ours, 0)
+    with pytest.raises(LeaseLost):
+        await to_staging(theirs, 1)
+    with pytest.raises(LeaseLost):
+        await theirs.renew_shards("j", B)
 
 
 async def test_a_refusal_for_a_lost_lease_is_told_until_the_leases_are_given_back(ours, theirs):
@@ -1202,11 +1236,11 @@ async def test_a_refusal_for_a_lost_lease_is_told_until_the_leases_are_given_bac
     assert await shard_lines(ours) == ["0-0 open B"]
 
 
-async def test_a_step_after_one_that_was_refused_for_a_lost_lease_is_refused_for_it_too(ours):
+async def test_a_step_after_one_that_was_refused_for_a_lost_lease_is_refused_for_it_too(ours, theirs):
     await frozen(ours)
     await ours.take_shards("j", brief(A), 1)
+    await theirs.end_leases("j")
     await ours.move("j", Submission(0, State.STAGING), expected=State.FROZEN, wait=False)
-    await ours.renew_shards("j", A)  # nobody else took it: from here on it holds again
     with pytest.raises(LeaseLost):
         await ours.move("j", Submission(0, State.STAGED, "r"), expected=State.STAGING)
 

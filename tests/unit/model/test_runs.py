@@ -30,10 +30,16 @@ def test_what_the_next_run_did_is_not_counted_for_the_one_that_was_killed():
     assert (first.counts.created, second.counts.created) == (20, 70)
 
 
-@pytest.mark.parametrize(
-    "kept", [run(1, NOTHING, ended=True, counts=RunCounts(created=5)), run(1, None, counts=RunCounts(created=5))]
-)
-def test_what_a_run_has_said_itself_stands_and_so_does_what_an_older_ledger_has(kept):
+def test_what_other_workers_did_after_the_end_of_a_run_is_counted_for_it_until_the_next_one_begins():
+    ended = run(1, NOTHING, ended=True, counts=RunCounts(created=5, requests=9))
+    refused = run(2, None, ended=True)
+    first, _, third = counted([ended, refused, run(3, RunCounts(created=20))], RunCounts(created=50))
+    assert (first.counts.created, first.counts.requests, third.counts.created) == (20, 9, 30)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_a_run_of_an_older_ledger_has_said_itself_stands(ended):
+    kept = run(1, None, ended=ended, counts=RunCounts(created=5))
     assert counted([kept], RunCounts(created=99)) == [kept]
 
 
