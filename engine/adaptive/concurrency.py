@@ -30,7 +30,6 @@ Rivals this started from are Vector's adaptive request concurrency and Netflix's
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from enum import Enum
 
 import msgspec
@@ -221,34 +220,30 @@ class _Roof(msgspec.Struct):
         return self.height if now < self.closed_until else most
 
 
-@dataclass(slots=True)
 class Concurrency:
     """How many calls may be in flight. Feed it every finished call; obey `limit`."""
 
-    most: int = MOST_IN_FLIGHT
-    limit: int = 1
-    _cost: CallCost = field(default_factory=CallCost)
-    _slow: bool = True
-    _before: tuple[int, Throughput] | None = None
-    """Slow start: the limit before, and what it brought."""
-    _base: Throughput | None = None
-    """What the limit that holds brings; None: not measured yet."""
-    _base_limit: int = 1
-    _probing: Direction | None = None
-    _variance: float = _START_VARIANCE
-    _search: dict[Direction, _Search] = field(default_factory=_both_ways)
-    _trial: _Trial = field(init=False)
-    _roof: _Roof = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._roof = _Roof(self.most)
-        self._trial = _Trial(self.limit, -math.inf, 0)
-        self._base_limit = self.limit
+    def __init__(self, most: int = MOST_IN_FLIGHT, limit: int = 1) -> None:
+        self.most = most
+        self.limit = limit
+        self._cost = CallCost()
+        self._slow = True
+        # Slow start: the limit before, and what it brought.
+        self._before: tuple[int, Throughput] | None = None
+        # What the limit that holds brings; None: not measured yet.
+        self._base: Throughput | None = None
+        self._base_limit = limit
+        self._probing: Direction | None = None
+        self._variance = _START_VARIANCE
+        self._search = _both_ways()
+        self._trial = _Trial(limit, -math.inf, 0)
+        self._roof = _Roof(most)
 
     @classmethod
     def holding(cls, limit: int) -> Concurrency:
         """Return one that goes on from a limit that another one has found."""
-        one = cls(limit=limit, _slow=False)
+        one = cls(limit=limit)
+        one._slow = False
         one._trial = _Trial(limit, -math.inf, max(1, limit // 2))
         return one
 

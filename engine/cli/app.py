@@ -23,12 +23,12 @@ import typer
 import engine
 from engine.cli import options
 from engine.cli.options import Command, LimitOptions, LoadOptions, OutputOptions
-from engine.cli.output.screen import Screen, say, show, tell_error, write_json
 from engine.files import DEFAULT_LEDGER
 from engine.progress.text import count, printable
 
 if TYPE_CHECKING:
     from engine.bench.results import BenchPlan
+    from engine.cli.output.screen import Screen
     from engine.ledger.address import LedgerAddress
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -69,6 +69,8 @@ def call(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # whoever reads the help has seen enough
         return 0
     except Exception as error:  # noqa: BLE001 - the last one who can say it in words
+        from engine.cli.output.screen import tell_error
+
         return tell_error(error, as_json=as_json)
     return int(code or 0)
 
@@ -79,11 +81,13 @@ def _tell_usage(error: Any, *, as_json: bool) -> int:
     with suppress(OSError):  # a standard error that is closed or full
         error.show()
     if as_json:
+        from engine.cli.output.screen import write_json
+
         write_json({"error": error.format_message(), "exit_code": USAGE})
     return USAGE
 
 
-_Work: TypeAlias = Callable[..., Screen | None]
+_Work: TypeAlias = Callable[..., "Screen | None"]
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {}
@@ -124,7 +128,7 @@ _GROUPS: dict[str, type[Any]] = {"load": LoadOptions, "limits": LimitOptions, "o
 
 def _declare(work: _Work, *, shows_progress: bool, to: typer.Typer, more: Sequence[inspect.Parameter] = ()) -> None:
     """Declare a command to typer; `more`: options that it takes as keywords besides."""
-    own = dict(inspect.signature(work, eval_str=True).parameters)
+    own = dict(inspect.signature(work, eval_str=True, locals={"Screen": Any}).parameters)  # it is loaded to be shown
     own = {name: one for name, one in own.items() if one.kind is not one.VAR_KEYWORD} | {one.name: one for one in more}
     groups = {name: inspect.signature(_GROUPS[name], eval_str=True).parameters for name in own if name in _GROUPS}
     spread = [one for name, one in own.items() if name not in groups]
@@ -138,6 +142,8 @@ def _declare(work: _Work, *, shows_progress: bool, to: typer.Typer, more: Sequen
             given[group] = _GROUPS[group](**{name: given.pop(name) for name in fields if name in given})
         screen = work(**given)
         if screen is not None:
+            from engine.cli.output.screen import show
+
             raise typer.Exit(show(screen, given["output_options"]))
 
     # By these typer learns of the options.
@@ -337,6 +343,7 @@ def status(
 
     Of one job: its runs, why the last one ended, what is safe, and the command that goes on.
     """
+    from engine.cli.output.screen import say
     from engine.cli.output.status import job_screen, jobs_screen, moment_of
     from engine.cli.signals import ask
 
@@ -657,6 +664,7 @@ def check(
     is asked and answers is shown, too.
     """
     from engine.cli.output.check import check_screen, probe_screen, trace_screen, with_trace
+    from engine.cli.output.screen import show
     from engine.cli.signals import ask, perform
 
     if probe and not sources:
@@ -829,6 +837,7 @@ def dashboard(
     Down to each batch and record, also when no run is alive. It reads the ledger and changes nothing. Whoever opens the
     link that it prints is signed in, once. Ctrl-C ends it.
     """
+    from engine.cli.output.screen import say
     from engine.cli.output.status import cancel_said, next_of, resume_said, retry_said
     from engine.cli.signals import collecting
     from engine.commands.paths import command
@@ -938,6 +947,8 @@ def completion(*, shell: options.ShellName, output_options: OutputOptions) -> No
 def _print(data: dict[str, str], key: str, output_options: OutputOptions) -> None:
     """Write a text as it is; with --json, in the object that tells what it is."""
     if output_options.as_json:
+        from engine.cli.output.screen import write_json
+
         write_json(data)
     else:
         typer.echo(data[key], nl=False)

@@ -12,12 +12,13 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import anyio
 import orjson
+from msgspec.structs import replace
 
 import engine
 from engine.cli.output.result import result_screen

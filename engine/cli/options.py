@@ -560,7 +560,8 @@ def answer_option(asked: AskedQuestion) -> Any:
     return Annotated[str | None, _option(f"{asked.option} {'VARIABLE' if asked.secret else 'VALUE'}", help_)]
 
 
-@dataclass(frozen=True, slots=True)
+# No Structs, for `--help` needs these and not msgspec; what dataclasses do besides would take 1 ms each to make.
+@dataclass(eq=False, repr=False)
 class LoadOptions:
     """What goes up, as `submit` and `nightly` take it; each field is an option."""
 
@@ -573,7 +574,7 @@ class LoadOptions:
     metrics_textfile: MetricsTextfile = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, repr=False)
 class LimitOptions:
     """When a run ends before its job; each field is an option."""
 
@@ -585,7 +586,7 @@ class LimitOptions:
     fail_if_empty: FailIfEmpty = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, repr=False)
 class OutputOptions:
     """How a command speaks while it works and when it is done; each field is an option."""
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import unquote
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined] # typeshed
 
+from msgspec import Struct, field
 from yarl import URL
 
 from engine.http.urls import is_loopback
@@ -23,12 +23,14 @@ from engine.progress.redaction import remember_secret
 _SPOKEN = frozenset({"http", "https"})
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(Struct, frozen=True):
     """Where a request goes first, and what proves to a proxy who we are."""
 
     url: URL
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return self.place
 
     @property
     def place(self) -> str:
@@ -36,8 +38,7 @@ class Proxy:
         return f"proxy {self.url.host_port_subcomponent}"
 
 
-@dataclass(frozen=True, slots=True)
-class Proxies:
+class Proxies(Struct, frozen=True):
     """The proxy of an environment, as `from_environment` found it, and who is called without it."""
 
     proxy: Proxy | None = None

@@ -6,8 +6,9 @@ The table that tells whose fault a refusal is stands in `http.classify`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum, auto
+
+from msgspec import Struct, field
 
 
 class Carries(Enum):
@@ -42,8 +43,7 @@ class Blame(Enum):
     """Nobody: the same call may succeed later."""
 
 
-@dataclass(frozen=True, slots=True)  # no Struct: `--help` needs this module, and not msgspec, which takes 5 ms
-class Pause:
+class Pause(Struct, frozen=True):
     """Nothing was done and nothing will be for a while: nobody calls for `seconds`."""
 
     seconds: float
@@ -52,8 +52,7 @@ class Pause:
     """The service says the same to a call that asks for too much at once: one of few tries is refused instead."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """Nothing was done, and the next call like it would be refused as well; whose fault that is."""
 
     reason: str

@@ -17,13 +17,14 @@ import errno
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import anyio
 import anyio.to_thread
 import orjson
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from engine.files import DISK_ROOM_BYTES, make_private_folder, private
 from engine.ledger.base import Ledger
@@ -44,8 +45,7 @@ _NOT_REJECTED = frozenset({Fate.CREATED, Fate.SKIPPED, Fate.UNRESOLVED})
 """Fates of records that do not stand in the rejects."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fated:
+class Fated(Struct, frozen=True):
     """A record with its outcome and with where it stands, so that it can be read again."""
 
     outcome: Outcome
@@ -56,8 +56,7 @@ class Fated:
     frozen."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownBatch:
+class KnownBatch(Struct, frozen=True):
     """A batch with what became of its records."""
 
     batch: Batch
@@ -77,8 +76,7 @@ class KnownBatch:
         return good_indexes(self.batch, [reject.index for reject in self.rejects], self.skips), offsets, lengths
 
 
-@dataclass(frozen=True, slots=True)
-class Reports:
+class Reports(Struct, frozen=True):
     """Where the reports of a job are."""
 
     outcomes: Path

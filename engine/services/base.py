@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
@@ -168,8 +167,7 @@ async def _no_payload() -> Payload:
     raise SourceChanged("the records of this batch cannot be read here")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """One open batch that a poll is about."""
 
     sequence: int
@@ -178,7 +176,7 @@ class Asked:
     """Records that went up."""
     unmoved: bool = False
     """Nothing of it has moved for the whole settle time."""
-    payload: Callable[[], Awaitable[Payload]] = field(default=_no_payload, repr=False, compare=False)
+    payload: Callable[[], Awaitable[Payload]] = _no_payload
     """Reads its payload again, for a service that tells tasks by their content. Raises: SourceChanged."""
 
 

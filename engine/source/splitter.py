@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
@@ -35,8 +34,7 @@ RecordProof: TypeAlias = msgspec.json.Decoder[Any]
 """Takes a record if nobody needs its values; of what it skips it checks neither the UTF-8 nor the nesting."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """Some bytes of a source, from where reading goes on."""
 
     source: Source
@@ -44,8 +42,8 @@ class Window:
     """Joined offset of the first byte."""
     line: int
     """Line of the first byte."""
-    data: bytes = field(repr=False)
-    proof: RecordProof | None = field(default=None, repr=False)
+    data: bytes
+    proof: RecordProof | None = None
     """None: the values of all records are needed, or the bytes are not all UTF-8."""
 
     @property

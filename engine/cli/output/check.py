@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from engine.cli.output.screen import Mood, Screen, Table
 from engine.commands.check import Checked, CheckReport

@@ -13,10 +13,12 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import zip_longest
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.cli.options import OutputOptions
 from engine.model.errors import BulkSubmitError, Exit, cause_of
@@ -46,8 +48,7 @@ class Mood(StrEnum):
 _STYLES = {Mood.GOOD: "1;32", Mood.MIXED: "1;33", Mood.BAD: "1;31", Mood.NEUTRAL: "1"}
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """Rows below a title. Columns are as wide as their longest cell; figures stand right."""
 
     rows: Sequence[Sequence[str]]
@@ -59,15 +60,14 @@ class Table:
     """Columns whose cells are never folded: commands, which people copy, and paths."""
 
 
-@dataclass(frozen=True, slots=True)
-class Screen:
+class Screen(Struct, frozen=True):
     """What a command says when it is done."""
 
     headline: str
     data: Mapping[str, Any]
     """The same for programs: the JSON object."""
     mood: Mood = Mood.NEUTRAL
-    tables: Sequence[Table] = field(default_factory=list)
+    tables: Sequence[Table] = ()
     exit_code: int = 0
 
 
