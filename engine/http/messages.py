@@ -9,7 +9,6 @@ S3's `<Error><Code>…<Message>…`, and the title of a page. Nothing else is re
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable
 from http import HTTPStatus
@@ -118,10 +117,14 @@ def _from_text(text: str) -> str:
     """Return the words for an error in XML or in a page; "" if there are none."""
     # Not an XML parser: two elements are wanted, and entity bombs are not.
     elements = _s3_elements(text)
-    if elements:
-        return ": ".join(html.unescape(elements[name]) for name in ("Code", "Message") if name in elements)
-    title = _TITLE.search(text) if text.lstrip().startswith("<") else None
-    return html.unescape(title[1]).strip() if title else ""
+    title = None if elements or not text.lstrip().startswith("<") else _TITLE.search(text)
+    if not elements and title is None:
+        return ""
+    from html import unescape  # noqa: PLC0415 - 2 ms, and most calls succeed
+
+    if title is not None:
+        return unescape(title[1]).strip()
+    return ": ".join(unescape(elements[name]) for name in ("Code", "Message") if name in elements)
 
 
 def _beginning(body: bytes) -> str:
