@@ -20,12 +20,11 @@ from types import UnionType
 from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 import orjson
-from msgspec.structs import fields
 
 from engine.files import regular
 from engine.model.errors import ConfigError
 from engine.model.settings import SecretStr, SecretText, SecretTree, Section, ServiceSettings, texts_in
-from engine.model.tables import Model, table_of
+from engine.model.tables import Model, fields_of, table_of
 from engine.progress.redaction import remember_secret, url_passwords
 
 MAX_FILE_BYTES = 1 << 20
@@ -255,7 +254,7 @@ def _values(kind: Any, value: Any, place: str) -> Iterator[tuple[str, Any, type 
     kinds = [*_alternatives(kind)]
     tables = [one for one in kinds if isinstance(one, type) and issubclass(one, Section)]
     if isinstance(value, dict) and tables:
-        for field in fields(tables[0]):
+        for field in fields_of(tables[0]):
             if field.encode_name in value:
                 key = f"{place}.{field.encode_name}" if place else field.encode_name
                 yield from _values(field.type, value[field.encode_name], key)

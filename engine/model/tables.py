@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec.inspect
 from msgspec import Meta
-from msgspec.structs import fields
+from msgspec.structs import FieldInfo, fields
 
 from engine.model.settings import Section, of_text
 
@@ -24,13 +26,19 @@ _MEANT = {"yes": True, "y": True, "on": True, "t": True, "no": False, "n": False
 """What a variable may say besides true, false, 1 and 0."""
 
 
+@cache
+def fields_of(model: type[Section]) -> Sequence[FieldInfo]:
+    """Return the fields of a table; msgspec evaluates all their types each time that it is asked."""
+    return fields(model)
+
+
 def table_of(model: type[Model], table: Any, place: str, complaints: list[str]) -> Model | None:
     """Return a table as a checked `model`; None, and all that is wrong with it in `complaints`."""
     if not isinstance(table, dict):
         complaints.append(f"{place}: must be a table, [{place}]")
         return None
     begin, before = f"{place}." if place else "", len(complaints)
-    known = {field.encode_name: field for field in fields(model)}
+    known = {field.encode_name: field for field in fields_of(model)}
     for key in [key for key in table if key not in known]:
         near = get_close_matches(key, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
