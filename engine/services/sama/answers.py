@@ -179,15 +179,15 @@ class MadeTask(_Stated):
     @property
     def inputs(self) -> Row:
         """Its inputs, and its outputs, if it has any."""
-        data = _object_in(self.data)
+        data = self.shown
         if data is None:
             raise UnexpectedAnswer("tasks: a task does not show its data")
         return data
 
     @property
-    def shows_data(self) -> bool:
-        """Whether its inputs are there."""
-        return _object_in(self.data) is not None
+    def shown(self) -> Row | None:
+        """Its inputs and outputs; None if they are not there."""
+        return _object_in(self.data)
 
     @property
     def batch(self) -> str:

@@ -7,8 +7,9 @@ ones, and for the proof of the order. The content of one batch is in memory at a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from itertools import count
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -44,6 +45,9 @@ from engine.services.sama.settling import (
     settle_known,
 )
 
+A = TypeVar("A")
+T = TypeVar("T")
+
 PAGE_SIZE = 1000
 """Most tasks on one page of a creation status; the vendor's maximum."""
 
@@ -59,10 +63,7 @@ PROOF_PAUSES = (1.0, 2.0, 4.0)
 NOT_LISTED = "the service does not list the tasks of a batch yet, by which their order is proven"
 
 _THREAD_BYTES = 256 * 1024
-"""A larger payload is read in a thread: it takes more than a few milliseconds."""
-
-_DISTINCT = 2
-"""Different contents that a page must show to prove an order."""
+"""In a larger payload contents are looked for in a thread: it may take more than a few milliseconds."""
 
 
 class TaskList:
@@ -110,25 +111,47 @@ class _Evidence:
     def __init__(self, asked: Asked, listing: Listing) -> None:
         self._asked = asked
         self.listing = listing
-        self.shown = {} if listing.alike else listing.shown()
+        self._shown = {} if listing.alike else listing.shown()
         """Number in the list → content, where the service shows it."""
+        self._places: Places | None = None
+        """Of what is shown; None: not compared yet."""
         self.contents: Contents | None = None
         """Of the records."""
+        self._large = False
         self.unreadable: SourceError | None = None
         """Why they are not to be had any more."""
 
+    def show(self, content: Mapping[int, Row]) -> None:
+        """Add content that the service shows elsewhere, by number in the list."""
+        self._shown |= content
+        self._places = None
+
     async def places(self) -> Places:
         """Compare what is shown with what was sent, which is read once; without it, there is the order alone."""
-        if self.contents is None and self.shown:
+        if self._places is None:
+            self._places = await self._compared()
+        return self._places
+
+    async def _compared(self) -> Places:
+        if self.contents is None and self._shown:
             try:
-                array = (await self._asked.payload()).array
+                payload = await self._asked.payload()
             except SourceError as error:
                 self.unreadable = error
-                self.shown.clear()
+                self._shown.clear()
             else:
-                in_thread = len(array) > _THREAD_BYTES
-                self.contents = await anyio.to_thread.run_sync(Contents, array) if in_thread else Contents(array)
-        return Places(self.listing, self.contents.places(self.shown) if self.contents is not None else {})
+                self._large = len(payload.array) > _THREAD_BYTES
+                self.contents = Contents(payload.tasks)
+        known = {} if self.contents is None else await self._find(self.contents.places, self._shown)
+        return Places(self.listing, known)
+
+    async def differ(self, positions: Collection[int]) -> bool | None:
+        """Return whether the records at some positions differ; None if their contents are not known."""
+        return None if self.contents is None else await self._find(self.contents.differ, positions)
+
+    async def _find(self, look: Callable[[A], T], among: A) -> T:
+        """Look among the contents: in a thread, where they are so large that it may take long."""
+        return await anyio.to_thread.run_sync(look, among) if self._large else look(among)
 
 
 class Fates:
@@ -241,11 +264,12 @@ class Fates:
             await self._prove(asked, evidence, order)
         places = await evidence.places()
         if matters(listing, places) and evidence.unreadable is None:  # content tells more than any order
-            evidence.shown |= await self._created_tasks(asked, listing)
+            evidence.show(await self._created_tasks(asked, listing))
             places = await evidence.places()
         if not places.in_order and places.complete:
             order.broken()
-        alike = evidence.contents is not None and evidence.contents.kinds(places.open_positions) <= 1
+        ordered = order.holds and places.in_order and places.complete
+        alike = not ordered and await evidence.differ(places.open_positions) is False
         settlement = settle(listing, places, order_holds=order.holds, interchangeable=alike)
         if settlement is None and evidence.unreadable is not None:
             raise evidence.unreadable
@@ -256,11 +280,11 @@ class Fates:
     async def _prove(self, asked: Asked, evidence: _Evidence, order: TaskOrder) -> None:
         """Compare one page of created tasks with the records in their places."""
         page = await self._first_tasks(asked, evidence.listing, patient=not (order.tried or order.holds))
-        evidence.shown |= page
-        places, contents = await evidence.places(), evidence.contents
+        evidence.show(page)
+        places = await evidence.places()
         compared = [places.known[number] for number in page if number in places.known]
         # What it means that a list which is whole is in another order is said where it is used.
-        if places.in_order and contents is not None and contents.kinds(compared) >= _DISTINCT:
+        if places.in_order and await evidence.differ(compared):
             order.proven()
         else:
             order.not_proven()
@@ -294,4 +318,4 @@ class Fates:
 
 def _content_of(tasks: Sequence[MadeTask], listing: Listing) -> Mapping[int, Row]:
     numbers = ((listing.numbers.get(id_of(task)), task) for task in tasks)
-    return {number: task.inputs for number, task in numbers if number is not None and task.shows_data}
+    return {number: shown for number, task in numbers if number is not None and (shown := task.shown) is not None}

@@ -80,31 +80,33 @@ class Listing:
 
 
 class Contents:
-    """What stands at each position of a batch, as digests: the payload itself need not be kept.
+    """What stands at each position of a batch.
 
     A task is that of a record whose inputs it shows. It may show more (outputs of its own), and inputs that are null
     may be left out. Records of equal content are interchangeable: each gets one of their tasks.
     """
 
-    def __init__(self, array: bytes) -> None:
-        """Take the array of the tasks, as it went up."""
-        held = [_held(task["data"]) for task in loads(array)]
-        self._at = list(map(_digest, held))
-        # The largest first: what shows more inputs is rather the record that has more than one with outputs.
-        self._shapes = sorted(dict.fromkeys(map(frozenset, held)), key=len, reverse=True)
+    def __init__(self, tasks: Sequence[bytes]) -> None:
+        """Take the texts of the tasks, as they went up."""
+        self._tasks = tasks
 
     def places(self, shown: Mapping[int, Row]) -> dict[int, int]:
         """Return number in a list → position of the tasks that are shown, each position once; those found nowhere not.
 
         Where several positions hold the same, a task gets the one that has its number, if that is one of them.
         """
+        if all(self._stands_at(number, task) for number, task in shown.items()):  # mostly; no other record is read then
+            return {number: number for number in sorted(shown)}
+        held = [*map(self._held_at, range(len(self._tasks)))]
+        # The largest first: what shows more inputs is rather the record that has more than one with outputs.
+        shapes = sorted(dict.fromkeys(map(frozenset, held)), key=len, reverse=True)
         free: dict[bytes, list[int]] = {}
-        for position, content in enumerate(self._at):
+        for position, content in enumerate(map(_digest, held)):
             free.setdefault(content, []).append(position)
         found = {}
         for number, task in sorted(shown.items()):
             data = _held(task)
-            for shape in self._shapes:
+            for shape in shapes:
                 if not shape <= data.keys():
                     continue
                 part = data if len(shape) == len(data) else {key: data[key] for key in shape}
@@ -114,9 +116,21 @@ class Contents:
                     break
         return found
 
-    def kinds(self, positions: Collection[int]) -> int:
-        """Count the different contents at some positions."""
-        return len(set(map(self._at.__getitem__, positions)))
+    def differ(self, positions: Collection[int]) -> bool:
+        """Return whether different contents stand at some positions; nothing is read behind the first difference."""
+        found = (_digest(self._held_at(position)) for position in positions)
+        first = next(found, None)
+        return any(content != first for content in found)
+
+    def _stands_at(self, position: int, task: Row) -> bool:
+        """Return whether a task shows the inputs of the record at a position, and nothing else."""
+        if position >= len(self._tasks):
+            return False
+        held, data = self._held_at(position), _held(task)
+        return held.keys() == data.keys() and _digest(held) == _digest(data)
+
+    def _held_at(self, position: int) -> Row:
+        return _held(loads(self._tasks[position])["data"])
 
 
 def _held(data: Row) -> Row:

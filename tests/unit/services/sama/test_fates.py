@@ -327,11 +327,36 @@ async def test_told_ids_of_tasks_that_failed_are_no_ids_of_created_ones():
 
 
 def test_content_is_the_same_in_another_order_of_keys_and_with_outputs_beside_it():
-    sent = Contents(orjson.dumps([{"data": {"b": {"y": 1, "x": 2}, "a": 1, "none": None}}]))
+    sent = Contents([orjson.dumps({"data": {"b": {"y": 1, "x": 2}, "a": 1, "none": None}})])
     shown = {"output_z": 3, "a": 1, "b": {"x": 2, "y": 1}}
     assert sent.places({4: shown}) == {4: 0}
     assert sent.places({4: shown, 5: shown}) == {4: 0}, "it is taken"
     assert sent.places({4: {"a": 1}}) == {}
+
+
+@pytest.mark.parametrize(
+    ("records", "shown", "places"),
+    [
+        ([{"a": 1}, {"a": 2}], {0: {"a": 1}, 1: {"a": 2}}, {0: 0, 1: 1}),
+        ([{"a": 1}, {"a": 1}], {1: {"a": 1}}, {1: 1}),
+        ([{"a": 1, "b": None}], {0: {"a": 1}}, {0: 0}),
+        ([{"a": 1}, {"a": 1, "out": 2}], {0: {"a": 1, "out": 2}}, {0: 1}),
+        ([{"a": 1}, {"a": 1.0}, {"a": True}], {0: {"a": 1.0}}, {0: 1}),
+        ([{"a": 1}, {"a": 2}, {"a": 2}], {0: {"a": 1}, 2: {"a": 2}, 3: {"a": 2}}, {0: 0, 2: 2, 3: 1}),
+    ],
+)
+def test_a_task_has_its_own_place_only_if_no_other_record_is_more_like_it(records, shown, places):
+    assert Contents([orjson.dumps({"data": data}) for data in records]).places(shown) == places
+
+
+def test_records_differ_if_not_all_have_the_same_content():
+    sent = Contents([orjson.dumps({"data": data}) for data in ({"a": 1}, {"a": 1, "b": None}, {"a": 2})])
+    assert (sent.differ([]), sent.differ([2]), sent.differ([0, 1]), sent.differ([0, 1, 2])) == (
+        False,
+        False,
+        False,
+        True,
+    )
 
 
 def test_an_order_is_due_first_and_then_after_each_hundred():
