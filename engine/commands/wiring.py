@@ -23,7 +23,6 @@ from engine.adaptive.batch_size import BatchBytes
 from engine.adaptive.settle_time import SettleTime
 from engine.batch.children import Crew, child_environment
 from engine.batch.chunker import Plan
-from engine.batch.dask import DaskCluster, check_dask
 from engine.batch.known import FamilyMemory, marker_for
 from engine.batch.mapping import Mapper
 from engine.batch.payload import PayloadReader
@@ -77,6 +76,7 @@ from engine.services.described.shipped import KIND, is_shipped, shipped_kinds, w
 from engine.source.reader import read_blocks
 
 if TYPE_CHECKING:
+    from engine.batch.dask import DaskCluster
     from engine.http.client import Client
 
 SERVICES = {
@@ -199,6 +199,8 @@ def load(
         ConfigError: names the key and what to do.
     """
     if dask:
+        from engine.batch.dask import check_dask  # noqa: PLC0415 - only where one is asked for
+
         check_dask(dask)
     tables, service = _tables(text)
     module = service_module(service.get("kind"))
@@ -502,6 +504,8 @@ def senders(setup: Setup, ledger: Ledger, standby: Crew) -> AbstractContextManag
     """
     if not setup.dask or not ledger.shares_jobs:
         return nullcontext()
+    from engine.batch.dask import DaskCluster  # noqa: PLC0415 - only where one is asked for
+
     if isinstance(standby, DaskCluster):
         return nullcontext(standby)
     return DaskCluster(setup.dask, _environment_of_senders(ledger.address))

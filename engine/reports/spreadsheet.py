@@ -24,7 +24,6 @@ from msgspec import Struct
 from engine.files import regular
 from engine.model.errors import JobError
 from engine.model.record import loads
-from engine.source.csv_rows import CONVERSIONS
 from engine.source.json_text import members
 from engine.source.splitter import BOM
 
@@ -167,6 +166,8 @@ class TableRow(Struct, frozen=True):
         kind = types.get(column) or _kind(was)
         if not shown and (column in types or kind != "string"):
             return None
+        from engine.source.csv_rows import CONVERSIONS  # noqa: PLC0415 - whoever writes a table reads none
+
         try:
             return CONVERSIONS[kind](shown)
         except ValueError as error:

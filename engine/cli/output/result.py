@@ -16,7 +16,6 @@ from engine.commands.cancel import CANCELED
 from engine.commands.lineage import Retried
 from engine.commands.paths import command
 from engine.commands.result import MOST_REASONS, Result, ServiceCan, headline, later_words, not_created
-from engine.commands.work import WorkDone
 from engine.ledger.address import LedgerAddress
 from engine.model.errors import Exit
 from engine.model.job import JobState
@@ -27,6 +26,7 @@ from engine.progress.text import count, duration, rate
 from engine.reports.outcomes import SPREADSHEET
 
 if TYPE_CHECKING:
+    from engine.commands.work import WorkDone
     from engine.reports.causes import Cause
 
 EVERYTHING = ServiceCan()
