@@ -71,7 +71,7 @@ _FETCHING = "spooled.lock"
 _LOOK_SECONDS = 0.5
 """Between two looks whether it has ended."""
 _UNPACKED, _CONVERTED, _DECODED = "unpacked", "converted", "decoded"
-_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 class _NamedSource(Struct, frozen=True):

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from engine.ledger.connection import Connection, WritingConnection
 
 SCHEMES = ("postgresql://", "postgres://")
-_URL_LIKE = re.compile(r"(?i)(?:postgres(?:ql)?:|[a-z][a-z0-9+.-]*://)")
-"""What would be a strange path, and is a mistake in a URL."""
+_URL_LIKE = r"(?i)(?:postgres(?:ql)?:|[a-z][a-z0-9+.-]*://)"
+"""What would be a strange path, and is a mistake in a URL; compiled for a path with a colon, as few have."""
 _USUAL_PORT = ":5432"
-_UNFIT = re.compile(r"[^\w.-]+", re.ASCII)
+_UNFIT = r"[^\w.-]+"
 """For the name of a folder."""
 
 
@@ -46,7 +46,10 @@ class PostgresAddress(Struct, frozen=True):
             unquote(parts.path) or said.get("dbname", ""),
             said.get("port"),
         ]
-        return "-".join(word for one in words if one and (word := _UNFIT.sub("-", one).strip("-."))) or parts.scheme
+        return (
+            "-".join(word for one in words if one and (word := re.sub(_UNFIT, "-", one, flags=re.ASCII).strip("-.")))
+            or parts.scheme
+        )
 
 
 LedgerAddress: TypeAlias = Path | PostgresAddress
@@ -61,7 +64,7 @@ def address_of(named: Path | str | PostgresAddress) -> LedgerAddress:
     if isinstance(named, PostgresAddress):
         return named
     if not str(named).startswith(SCHEMES):
-        if isinstance(named, str) and (mistaken := _URL_LIKE.match(named)):
+        if isinstance(named, str) and ":" in named and (mistaken := re.match(_URL_LIKE, named)):
             raise ConfigError(
                 f"ledger: {mistaken[0]}… is neither a file nor a database of PostgreSQL; a file is named by its path, "
                 "a database as postgresql://user@host/database"

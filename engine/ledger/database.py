@@ -36,7 +36,7 @@ from engine.files import (
 )
 from engine.ledger.connection import Bindings
 from engine.ledger.files import in_turn, make_ledger_file
-from engine.ledger.statements import QUERIES, read_steps, sql_file
+from engine.ledger.statements import QUERIES, STEPS
 from engine.model.errors import BulkSubmitError, LedgerError
 
 T = TypeVar("T")
@@ -71,9 +71,6 @@ _PARTED = (
     "ledger {path} is not whole: its newest steps are in {wal}, which was left where the file was copied or moved "
     "from. Put it beside the file. (`bulksubmit backup` copies a ledger whole, even while a job runs)"
 )
-
-
-STEPS = read_steps(sql_file("schema.sql"))
 
 
 def as_ledger_error(path: Path, error: Exception) -> BulkSubmitError:

@@ -75,7 +75,9 @@ def with_removals(queries: Mapping[str, str]) -> Mapping[str, str]:
     return rest | {f"remove_{table}": some.format(table=table, key=key) for table, key in REMOVED_TABLES.items()}
 
 
-COLUMNS = columns_of(read_steps(sql_file("schema.sql")))
+STEPS = read_steps(sql_file("schema.sql"))
+"""Of SQLite's schema."""
+COLUMNS = columns_of(STEPS)
 """Table → its columns; PostgreSQL has the same."""
 COPIED_TABLES = ("jobs", *reversed(tuple(REMOVED_TABLES)), *sorted(COLUMNS.keys() - {"jobs", *REMOVED_TABLES}))
 """All tables; what hangs on rows of another one comes after it."""

@@ -28,8 +28,8 @@ MOST_FOREIGN = 300
 _MOST_READ = 2_000
 """Letters of others that are looked at: a page may hold a thousand errors of 64 KB."""
 
-_SECRET_NAME = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|(?:PG)?PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE)
-"""PGPASSWORD is how PostgreSQL takes one."""
+_SECRET_NAME = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|(?:PG)?PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)")
+"""In capitals. PGPASSWORD is how PostgreSQL takes one."""
 # These are compiled when a text first needs them, by `re`, which keeps them: at the start they would take 3 ms.
 _URL = (
     r"\b(?P<scheme>[a-z][a-z0-9+.-]{0,15}:(?:\\?/){2})"
@@ -119,7 +119,7 @@ def redactor(environment: Mapping[str, str], *, looks: bool = True) -> Redact:
 
     Without `looks`, only known secrets are hidden: for a person who wants to see what exactly would be sent.
     """
-    named = [value for name, value in environment.items() if _SECRET_NAME.search(name)]
+    named = [value for name, value in environment.items() if _SECRET_NAME.search(name.upper())]
     in_urls = [password for value in environment.values() for password in url_passwords(value)]
     return redacting((), {*named, *in_urls}, looks=looks)
 
