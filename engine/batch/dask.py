@@ -18,10 +18,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from threading import Event, Lock
@@ -41,6 +42,9 @@ _CONNECT_SECONDS = 8.0
 """A scheduler that does not answer for so long is gone. Nobody can be stopped meanwhile, and SIGTERM leaves ten."""
 _LOOK_SECONDS = 1.0
 """Whoever waits for plans is asked so often whether he still wants them."""
+_MOST_ALONE_SECONDS = 60.0
+"""A cluster without a worker for so long gets none: its own nannies begin a worker anew within seconds, unless it dies
+while it starts up, after which Dask tries no more."""
 _END_SECONDS = 10.0
 """For a cluster of our own to end in order; Dask itself gives a worker five."""
 _LEAST_AT_ONCE = 4
@@ -123,6 +127,8 @@ class DaskPlanner(AbstractContextManager["DaskPlanner"]):
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._alone_since: float | None = None
+        """When the cluster was first seen without a worker."""
         self._recipe = b""
         self._asked: deque[tuple[Any, Event, Segment]] = deque()
 
@@ -143,9 +149,8 @@ class DaskPlanner(AbstractContextManager["DaskPlanner"]):
         """Yield the plans of the next segment that it was told of; while it waits for them, one that brings nothing."""
         task, done, segment = self._asked.popleft()
         try:
-            while not done.wait(_LOOK_SECONDS):
+            while (answers := self._answers(task, done)) is None:
                 yield Plan([], [], segment.start, last=False)
-            answers: Sequence[Plan | Exception] = task_result(task)
         finally:
             task.release()
         for answer in answers:
@@ -153,21 +158,46 @@ class DaskPlanner(AbstractContextManager["DaskPlanner"]):
                 raise answer
             yield answer
 
+    def _answers(self, task: Any, done: Event) -> Sequence[Plan | Exception] | None:
+        """Wait a while for what a task returns; None if it is not there yet."""
+        if done.wait(_LOOK_SECONDS):
+            with suppress(TimeoutError):  # it was done, and was lost with its worker before it was fetched
+                answers: Sequence[Plan | Exception] = task_result(task, _CONNECT_SECONDS)
+                return answers
+        self._check_workers()
+        return None
+
+    def _check_workers(self) -> None:
+        try:
+            alone = self._client.status == "running" and not self._client.nthreads()
+        except (CancelledError, OSError):  # what is lost with the scheduler says so when it is asked for
+            alone = False
+        if not alone:
+            self._alone_since = None
+            return
+        now = time.monotonic()
+        self._alone_since = now if self._alone_since is None else self._alone_since
+        if now - self._alone_since >= _MOST_ALONE_SECONDS:
+            raise cluster_lost(f"the Dask cluster has had no worker for {_MOST_ALONE_SECONDS:.0f} s")
+
     def __exit__(self, *_: object) -> None:
         while self._asked:
             self._asked.popleft()[0].release()
 
 
-def task_result(task: Any) -> Any:
-    """Return what a task returned that is done.
+def task_result(task: Any, most_seconds: float | None = None) -> Any:
+    """Return what a task returned that is done; wait `most_seconds` for it, or without end.
 
     Raises:
         ReaderLost: the scheduler is gone, or the task killed one worker after the other.
         ConfigError: the cluster cannot run a task of ours.
+        TimeoutError: it was not there in time.
     """
     distributed = _distributed()
     try:
-        return task.result()
+        return task.result(timeout=most_seconds)
+    except TimeoutError:
+        raise
     except (CancelledError, OSError) as error:  # OSError: while the result was fetched
         raise cluster_lost("the Dask scheduler is gone") from error
     except distributed.KilledWorker as error:

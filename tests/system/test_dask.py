@@ -100,9 +100,13 @@ def test_a_worker_that_is_killed_in_a_segment_is_missed_by_nobody(cluster, sourc
     assert len(list(tmp_path.iterdir())) >= 1
 
 
+ENDED = r"(died one after the other|has had no worker).*resume"
+"""Dask begins no worker anew that has died while it started up: whether one did is luck."""
+
+
 def test_a_segment_that_kills_each_worker_is_told(sources, tmp_path):
     recipe = Killed(sources, *SHAPE, folder=str(tmp_path), times=99)
-    with DaskCluster("local:1") as cluster, pytest.raises(ReaderLost, match=r"died one after the other.*resume"):
+    with DaskCluster("local:1") as cluster, pytest.raises(ReaderLost, match=ENDED):
         batches(planned(recipe, cluster))
 
 

@@ -11,8 +11,8 @@ from fakes.inputs import sources_of
 import engine.batch.dask
 from engine import __version__
 from engine.batch.children import Segment
-from engine.batch.dask import DaskCluster, check_dask, plan_segment
-from engine.model.errors import ConfigError, SourceChanged
+from engine.batch.dask import DaskCluster, DaskPlanner, check_dask, plan_segment
+from engine.model.errors import ConfigError, ReaderLost, SourceChanged
 from engine.model.record import Position
 
 from .crews import Broken, Recipe
@@ -91,3 +91,58 @@ def test_a_task_of_another_version_is_refused():
     (answer,), _ = planned(Recipe(sources_of(b"{}\n")), "9.9.9")
     assert isinstance(answer, ConfigError)
     assert "this is 9.9.9" in str(answer)
+
+
+class Task:
+    """A task that is done, and whose result is fetched at the last of these tries."""
+
+    def __init__(self, answers, tries):
+        self.answers, self.tries, self.released = answers, tries, False
+
+    def add_done_callback(self, call):
+        if self.tries:
+            call(self)
+
+    def result(self, timeout):
+        self.tries -= 1
+        if self.tries:
+            raise TimeoutError
+        return self.answers
+
+    def release(self):
+        self.released = True
+
+
+@pytest.fixture
+def planner(monkeypatch):
+    """Make who plans with a cluster of so many workers, and has been told of a segment."""
+    distributed = SimpleNamespace(KilledWorker=KeyError, client=SimpleNamespace(ClosedClientError=KeyError))
+    monkeypatch.setattr(engine.batch.dask, "_distributed", lambda: distributed)
+    monkeypatch.setattr(engine.batch.dask, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(engine.batch.dask, "_MOST_ALONE_SECONDS", 0.01)
+
+    def make(task, workers):
+        threads = dict.fromkeys(range(workers), 1)
+        client = SimpleNamespace(status="running", nthreads=lambda: threads, submit=lambda *_, **__: task)
+        planner = DaskPlanner(client)
+        planner.tell(Segment(Position(), 0, 10))
+        return planner
+
+    return make
+
+
+def test_plans_that_are_lost_with_their_worker_before_they_are_fetched_are_waited_for_again(planner):
+    recipe = Recipe(sources_of(b'{"a":1}\n' * 2500))
+    answers, _ = planned(recipe)
+    task = Task(answers, tries=3)
+    plans = list(planner(task, workers=1).plans())
+    assert [plan for plan in plans if plan.batches] == [plan for plan in answers if plan.batches]
+    assert len(plans) == len(answers) + 2
+    assert task.released
+
+
+def test_a_cluster_whose_last_worker_is_gone_is_not_waited_for_without_end(planner):
+    task = Task([], tries=0)
+    with pytest.raises(ReaderLost, match=r"has had no worker for .* s\. Nothing is lost: .*resume"):
+        list(planner(task, workers=0).plans())
+    assert task.released
