@@ -233,7 +233,7 @@ class SqlLedger(Ledger):
         return counts
 
     async def workers(self, job: str) -> Sequence[Worker]:
-        return await self._rows("workers", Worker, job)
+        return await self._rows("workers", Worker, job, store_now=self._clock.now())
 
     async def revise(self, budget: str, change: Revision) -> None:
         await self._writer.write(partial(revise, name=budget, change=change, now=self._clock.now()))

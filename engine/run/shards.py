@@ -27,7 +27,8 @@ from engine.model.errors import Interrupted, JobCanceled, JobError, LeaseLost, L
 from engine.model.job import Job, JobState
 from engine.model.settings import SendSettings
 from engine.model.shard import LeaseTerms, Shard
-from engine.progress.events import JobTallied, Listener
+from engine.progress.events import JobTallied, Listener, Noticed, unheard
+from engine.progress.text import missed_words
 from engine.run.context import Stop, beside
 from engine.run.queues import Signal
 
@@ -100,6 +101,7 @@ class Shards:
         plans: bool,
         has_places: Callable[[], bool] = lambda: True,
         again: set[int] | None = None,
+        emit: Listener = unheard,
     ) -> None:
         """`plans`: this worker freezes the job's batches, and goes last.
 
@@ -114,6 +116,8 @@ class Shards:
         self._terms = terms
         self._has_places = has_places
         self._again = set[int]() if again is None else again
+        self._emit = emit
+        self._told_missed: set[str] = set()
         self._taken: list[Shard] = []
         self._frozen = Signal()
         self._most_records: int | None = None
@@ -240,7 +244,13 @@ class Shards:
             await self._news()
 
     async def _news(self) -> None:
-        """Wait for some time, or until something was frozen here."""
+        """Wait for some time, or until something was frozen here; tell people of a worker that is missed."""
+        for worker in await self._ledger.workers(self._job.name):
+            if not worker.is_missed:
+                self._told_missed.discard(worker.name)
+            elif worker.name not in self._told_missed:
+                self._told_missed.add(worker.name)
+                self._emit(Noticed(f"worker {worker.name} was {missed_words(worker)}"))
         async with anyio.create_task_group() as either:
             either.start_soon(self._wake_later)
             await self._frozen.wait()
