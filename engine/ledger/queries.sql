@@ -690,7 +690,7 @@ WHERE
   job = :job AND first IN (
     SELECT first FROM shards
     WHERE job = :job AND state IN ('open', 'settling')
-      AND (holder = '' OR holder <> :worker AND expires_at <= :store_now)
+      AND (holder = '' OR :over <> 0 AND holder <> :worker AND expires_at <= :store_now)
     ORDER BY first
     LIMIT :limit
   )

@@ -12,6 +12,9 @@ SHARD_RECORDS = 8_000
 """A shard ends at either: of batches of 1,000 records it has 8, where each record is a batch 16."""
 MISSED_SECONDS = 10.0
 """Of silence: five renewals. A worker that is silent for longer is lost, or cut off."""
+AWAY_SECONDS = 5.0
+"""A worker that had no answer of the ledger for so long takes nothing over for as long again: the others may have had
+none, either, and renew their leases now."""
 MOST_LOST_WORKERS = 3
 """Workers that a shard may lose before it is parked: what killed three would kill the next one."""
 

@@ -9,6 +9,7 @@ over: the ledger refuses its steps from then on, and `check_lease` each call bef
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -26,7 +27,7 @@ from engine.model.batch import ROOTS
 from engine.model.errors import Interrupted, JobCanceled, JobError, LeaseLost, LedgerError, SendingEnded, Stopped
 from engine.model.job import Job, JobState
 from engine.model.settings import SendSettings
-from engine.model.shard import LeaseTerms, Shard
+from engine.model.shard import AWAY_SECONDS, LeaseTerms, Shard
 from engine.progress.events import JobTallied, Listener, Noticed, unheard
 from engine.progress.text import missed_words
 from engine.run.context import Stop, beside
@@ -118,6 +119,10 @@ class Shards:
         self._again = set[int]() if again is None else again
         self._emit = emit
         self._told_missed: set[str] = set()
+        self._answered = clock.monotonic()
+        """When the ledger answered last."""
+        self._back_since = -math.inf
+        """Since when it does, if it was away."""
         self._taken: list[Shard] = []
         self._frozen = Signal()
         self._most_records: int | None = None
@@ -231,12 +236,12 @@ class Shards:
             job = await self._wanted()
             may_take = job.read_complete or not self._job.strict
             if may_take and self._has_places():
-                for shard in await self._ledger.take_shards(name, self._terms, 1):
+                for shard in await self._ledger.take_shards(name, self._terms, 1, over=self._may_take_over()):
                     self._taken.append(shard)
                     await self._learn_limit(shard)
                     await self._wanted()  # only now: whoever cancels waits for leases that were taken before
                     return shard
-            await self._ledger.renew_shards(name, self._terms)  # those that are done are told of by it
+            await self._renew_once()  # those that are done are told of by it
             counts = await self._ledger.count_shards(name, self._terms.worker)
             waits = counts.others + (counts.others_settling if self.plans else 0)
             if not (may_take and counts.free) and not waits and not self._is_read(job):
@@ -295,6 +300,17 @@ class Shards:
             with anyio.CancelScope(shield=True):
                 await self._give_back()
 
+    async def _renew_once(self) -> None:
+        await self._ledger.renew_shards(self._job.name, self._terms)
+        now = self._clock.monotonic()
+        if now - self._answered > AWAY_SECONDS:
+            self._back_since = now
+        self._answered = now
+
+    def _may_take_over(self) -> bool:
+        now = self._clock.monotonic()
+        return now - self._answered <= AWAY_SECONDS < now - self._back_since
+
     async def _renew(self) -> None:
         seconds = min(_RENEW_SECONDS, (self._terms.seconds - self._terms.call_seconds) / 3)
         while True:
@@ -302,7 +318,7 @@ class Shards:
                 if self.plans:
                     self._ledger.check_lock(self._job.name)
                 await self._wanted()  # first: who cancels waits for no lease that is over
-                await self._ledger.renew_shards(self._job.name, self._terms)
+                await self._renew_once()
                 if not self.plans:
                     await self._learn_limit()
                 elif self._is_limited:

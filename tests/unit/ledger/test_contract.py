@@ -993,6 +993,13 @@ async def test_what_a_worker_has_lost_another_one_takes_with_the_next_token(ours
     assert (taken.token, taken.holder, taken.losses, taken.lost.split()) == (2, "B", 1, ["A"])
 
 
+async def test_who_does_not_take_over_takes_only_what_nobody_has(ours, theirs):
+    await frozen(ours, 2 * SHARD_BATCHES)
+    await ours.take_shards("j", brief(A), 1)
+    assert [shard.first for shard in await theirs.take_shards("j", B, 2, over=False)] == [SHARD_BATCHES]
+    assert [shard.first for shard in await theirs.take_shards("j", B, 2)] == [0]
+
+
 async def test_a_worker_renews_what_has_ended_and_nobody_took_and_never_takes_it_anew(ours):
     await frozen(ours)
     await ours.take_shards("j", brief(A), 1)
