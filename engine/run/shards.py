@@ -250,16 +250,20 @@ class Shards:
 
     async def _news(self) -> None:
         """Wait for some time, or until something was frozen here; tell people of a worker that is missed."""
+        if self._is_steady:
+            await self._tell_missed()
+        async with anyio.create_task_group() as either:
+            either.start_soon(self._wake_later)
+            await self._frozen.wait()
+            either.cancel_scope.cancel()
+
+    async def _tell_missed(self) -> None:
         for worker in await self._ledger.workers(self._job.name):
             if not worker.is_missed:
                 self._told_missed.discard(worker.name)
             elif worker.name not in self._told_missed:
                 self._told_missed.add(worker.name)
                 self._emit(Noticed(f"worker {worker.name} was {missed_words(worker)}"))
-        async with anyio.create_task_group() as either:
-            either.start_soon(self._wake_later)
-            await self._frozen.wait()
-            either.cancel_scope.cancel()
 
     async def _wake_later(self) -> None:
         await self._clock.sleep(_LOOK_SECONDS)
@@ -307,9 +311,13 @@ class Shards:
             self._back_since = now
         self._answered = now
 
+    @property
+    def _is_steady(self) -> bool:
+        """Whether the ledger was not away just now, as it may have been for the others, too."""
+        return self._clock.monotonic() - self._back_since > AWAY_SECONDS
+
     def _may_take_over(self) -> bool:
-        now = self._clock.monotonic()
-        return now - self._answered <= AWAY_SECONDS < now - self._back_since
+        return self._is_steady and self._clock.monotonic() - self._answered <= AWAY_SECONDS
 
     async def _renew(self) -> None:
         seconds = min(_RENEW_SECONDS, (self._terms.seconds - self._terms.call_seconds) / 3)

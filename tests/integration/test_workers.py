@@ -19,7 +19,7 @@ from engine.model.job import JobState
 from engine.model.settings import SendSettings
 from engine.model.shard import MOST_LOST_WORKERS, ShardState
 from engine.model.submission import State
-from engine.progress.events import BatchMoved, BatchSettled
+from engine.progress.events import BatchMoved, BatchSettled, Noticed
 from engine.reports.audit import audit
 from engine.run.shards import lease_terms
 
@@ -269,6 +269,8 @@ async def test_workers_that_were_all_cut_off_beyond_their_leases_take_nothing_fr
             assert [await one, await two, await three] == [None] * 3
         await judge(bench)
         assert not any(shard.losses for shard in await bench.ledger.shards("j"))
+        said = [event for worker in all_of_them for event in worker.bench.events if isinstance(event, Noticed)]
+        assert said == [], "nobody is missed: the ledger was away"
 
 
 async def test_who_cancels_beside_a_worker_that_stands_still_ends_its_leases_and_it_sends_nothing_more(tmp_path):
