@@ -562,8 +562,17 @@ def shards_of(setup: Setup, run: Run, places: InFlight | None = None, *, plans_j
     def has_places() -> bool:
         return places is None or places.limit > 0
 
-    again = run.released_again_by_user
-    return Shards(run.job, run.ledger, run.clock, run.stop, terms, plans=plans_job, has_places=has_places, again=again)
+    return Shards(
+        run.job,
+        run.ledger,
+        run.clock,
+        run.stop,
+        terms,
+        plans=plans_job,
+        has_places=has_places,
+        again=run.released_again_by_user,
+        emit=run.emit,
+    )
 
 
 @asynccontextmanager

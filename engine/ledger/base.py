@@ -125,8 +125,8 @@ class Ledger(Protocol):
         Until then a worker that was cut off for a while has them still.
         """
 
-    async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
-        """Take the leases of shards that nobody has, or that other workers have lost.
+    async def take_shards(self, job: str, terms: LeaseTerms, most: int, *, over: bool = True) -> Sequence[Shard]:
+        """Take the leases of shards that nobody has or, if `over`, that other workers have lost.
 
         What was lost with too many workers is parked.
 

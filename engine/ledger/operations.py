@@ -30,7 +30,7 @@ from engine.model.errors import JobError, LeaseLost, LedgerError, OtherJobs
 from engine.model.job import Job, JobState, check_job_name
 from engine.model.outcome import LaterFate
 from engine.model.record import KeptAs, Keyed, Reject, Skipped, Taken
-from engine.model.shard import MOST_LOST_WORKERS, Shard, ShardState, cut_into_shards
+from engine.model.shard import AWAY_SECONDS, MOST_LOST_WORKERS, Shard, ShardState, cut_into_shards
 from engine.model.submission import State
 
 NO_TOKEN = -1
@@ -232,10 +232,17 @@ def check_leases(connection: Connection, jobs: Mapping[str, int], steps: Sequenc
             raise LeaseLost.of(name, min(lost))
 
 
-def take_shards(connection: Connection, name: str, taken: list[Shard], bindings: Mapping[str, Any]) -> Sequence[Change]:
-    """Give a worker the leases of shards that nobody has; `taken` gets them."""
-    row = {"job": job_id(connection, name), "most_losses": MOST_LOST_WORKERS, **bindings}
-    connection.change("park_shards", [row])
+def take_shards(
+    connection: Connection, name: str, taken: list[Shard], bindings: Mapping[str, Any], waited: Callable[[], float]
+) -> Sequence[Change]:
+    """Give a worker the leases of shards that nobody has; `taken` gets them.
+
+    `waited`: for how many seconds it has waited for that. After a long time the store was away: nothing is taken over.
+    """
+    over = bindings["over"] and waited() < AWAY_SECONDS
+    row = {"job": job_id(connection, name), "most_losses": MOST_LOST_WORKERS, **bindings, "over": int(over)}
+    if over:
+        connection.change("park_shards", [row])
     taken[:] = sorted(
         (
             Shard(first, last, ShardState(state), *rest)

@@ -690,7 +690,7 @@ WHERE
   job = :job AND first IN (
     SELECT first FROM shards
     WHERE job = :job AND state IN ('open', 'settling')
-      AND (holder = '' OR holder <> :worker AND expires_at <= :store_now)
+      AND (holder = '' OR :over <> 0 AND holder <> :worker AND expires_at <= :store_now)
     ORDER BY first
     LIMIT :limit
   )
@@ -801,8 +801,13 @@ WHERE
   AND NOT EXISTS (SELECT 1 FROM shards WHERE shards.job = workers.job AND shards.holder = workers.name);
 
 -- name: workers
--- Read the workers of a job, oldest first.
-SELECT name, begun_at, seen_at FROM workers WHERE job = :job ORDER BY begun_at, name;
+-- Read the workers of a job, oldest first; the seconds since each was heard of, and until all its leases are over.
+SELECT
+  name, begun_at, seen_at, :store_now - seen_at,
+  (SELECT MAX(expires_at) FROM shards WHERE shards.job = workers.job AND shards.holder = workers.name) - :store_now
+FROM workers
+WHERE job = :job
+ORDER BY begun_at, name;
 
 -- name: store_now
 -- Tell the time by the store's clock.

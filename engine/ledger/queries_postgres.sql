@@ -74,7 +74,7 @@ SELECT record_index, keys FROM keys WHERE job = :job AND POSITION(:key IN keys) 
 WITH free AS MATERIALIZED (
   SELECT first FROM shards
   WHERE job = :job AND state IN ('open', 'settling')
-    AND (holder = '' OR holder <> :worker AND expires_at <= :store_now)
+    AND (holder = '' OR :over <> 0 AND holder <> :worker AND expires_at <= :store_now)
   ORDER BY first
   LIMIT :limit
   FOR UPDATE SKIP LOCKED

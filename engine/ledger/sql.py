@@ -175,12 +175,17 @@ class SqlLedger(Ledger):
     async def end_leases(self, job: str) -> None:
         await self._update("end_leases", job, store_now=self._clock.now())
 
-    async def take_shards(self, job: str, terms: LeaseTerms, most: int) -> Sequence[Shard]:
+    async def take_shards(self, job: str, terms: LeaseTerms, most: int, *, over: bool = True) -> Sequence[Shard]:
         taken: list[Shard] = []
         asked_at = self._clock.monotonic()
         leases = self._leases.setdefault(job, _Leases(terms))
-        bindings = {"worker": terms.worker, "seconds": terms.seconds, "limit": most, "store_now": self._clock.now()}
-        await self._writer.write(partial(take_shards, name=job, taken=taken, bindings=bindings))
+        bindings = {"worker": terms.worker, "seconds": terms.seconds, "limit": most, "over": over}
+        bindings["store_now"] = self._clock.now()
+
+        def waited() -> float:
+            return self._clock.monotonic() - asked_at
+
+        await self._writer.write(partial(take_shards, name=job, taken=taken, bindings=bindings, waited=waited))
         if lost := leases.shards.keys() & {shard.first for shard in taken}:  # others have had and left what was ours
             raise LeaseLost.of(job, min(lost))
         until = asked_at + terms.seconds
@@ -233,7 +238,7 @@ class SqlLedger(Ledger):
         return counts
 
     async def workers(self, job: str) -> Sequence[Worker]:
-        return await self._rows("workers", Worker, job)
+        return await self._rows("workers", Worker, job, store_now=self._clock.now())
 
     async def revise(self, budget: str, change: Revision) -> None:
         await self._writer.write(partial(revise, name=budget, change=change, now=self._clock.now()))

@@ -10,6 +10,11 @@ from msgspec import Struct
 SHARD_BATCHES = 16
 SHARD_RECORDS = 8_000
 """A shard ends at either: of batches of 1,000 records it has 8, where each record is a batch 16."""
+MISSED_SECONDS = 10.0
+"""Of silence: five renewals. A worker that is silent for longer is lost, or cut off."""
+AWAY_SECONDS = 5.0
+"""A worker that had no answer of the ledger for so long takes nothing over for as long again: the others may have had
+none, either, and renew their leases now."""
 MOST_LOST_WORKERS = 3
 """Workers that a shard may lose before it is parked: what killed three would kill the next one."""
 
@@ -78,6 +83,15 @@ class Worker(Struct, frozen=True):
     """Unix seconds by the ledger's clock."""
     seen_at: float
     """Likewise, when it was heard of last."""
+    silent_seconds: float
+    """Since then."""
+    lease_seconds: float | None
+    """Until others may have what it has; None: it has nothing."""
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether it has something, and is lost or cut off, as it seems."""
+        return self.lease_seconds is not None and self.silent_seconds > MISSED_SECONDS
 
 
 def cut_into_shards(counts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from engine.model.shard import Worker
+
 _SIZES = ("B", "KB", "MB", "GB", "TB", "PB")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _LONG_SECONDS = 10
@@ -45,6 +47,13 @@ def duration(seconds: float) -> str:
     if whole < _DAY:
         return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def missed_words(worker: Worker) -> str:
+    """Return when a worker that is missed was heard of last, and from when on others may have its shards."""
+    left = worker.lease_seconds or 0.0
+    when = f"in {duration(left)}" if left > 0 else "now"
+    return f"last heard of {duration(worker.silent_seconds)} ago; its shards are free {when}"
 
 
 def clock_time(seconds: float) -> str:

@@ -9,6 +9,7 @@ over: the ledger refuses its steps from then on, and `check_lease` each call bef
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -26,8 +27,9 @@ from engine.model.batch import ROOTS
 from engine.model.errors import Interrupted, JobCanceled, JobError, LeaseLost, LedgerError, SendingEnded, Stopped
 from engine.model.job import Job, JobState
 from engine.model.settings import SendSettings
-from engine.model.shard import LeaseTerms, Shard
-from engine.progress.events import JobTallied, Listener
+from engine.model.shard import AWAY_SECONDS, LeaseTerms, Shard
+from engine.progress.events import JobTallied, Listener, Noticed, unheard
+from engine.progress.text import missed_words
 from engine.run.context import Stop, beside
 from engine.run.queues import Signal
 
@@ -100,6 +102,7 @@ class Shards:
         plans: bool,
         has_places: Callable[[], bool] = lambda: True,
         again: set[int] | None = None,
+        emit: Listener = unheard,
     ) -> None:
         """`plans`: this worker freezes the job's batches, and goes last.
 
@@ -114,6 +117,12 @@ class Shards:
         self._terms = terms
         self._has_places = has_places
         self._again = set[int]() if again is None else again
+        self._emit = emit
+        self._told_missed: set[str] = set()
+        self._answered = clock.monotonic()
+        """When the ledger answered last."""
+        self._back_since = -math.inf
+        """Since when it does, if it was away."""
         self._taken: list[Shard] = []
         self._frozen = Signal()
         self._most_records: int | None = None
@@ -227,12 +236,12 @@ class Shards:
             job = await self._wanted()
             may_take = job.read_complete or not self._job.strict
             if may_take and self._has_places():
-                for shard in await self._ledger.take_shards(name, self._terms, 1):
+                for shard in await self._ledger.take_shards(name, self._terms, 1, over=self._may_take_over()):
                     self._taken.append(shard)
                     await self._learn_limit(shard)
                     await self._wanted()  # only now: whoever cancels waits for leases that were taken before
                     return shard
-            await self._ledger.renew_shards(name, self._terms)  # those that are done are told of by it
+            await self._renew_once()  # those that are done are told of by it
             counts = await self._ledger.count_shards(name, self._terms.worker)
             waits = counts.others + (counts.others_settling if self.plans else 0)
             if not (may_take and counts.free) and not waits and not self._is_read(job):
@@ -240,11 +249,21 @@ class Shards:
             await self._news()
 
     async def _news(self) -> None:
-        """Wait for some time, or until something was frozen here."""
+        """Wait for some time, or until something was frozen here; tell people of a worker that is missed."""
+        if self._is_steady:
+            await self._tell_missed()
         async with anyio.create_task_group() as either:
             either.start_soon(self._wake_later)
             await self._frozen.wait()
             either.cancel_scope.cancel()
+
+    async def _tell_missed(self) -> None:
+        for worker in await self._ledger.workers(self._job.name):
+            if not worker.is_missed:
+                self._told_missed.discard(worker.name)
+            elif worker.name not in self._told_missed:
+                self._told_missed.add(worker.name)
+                self._emit(Noticed(f"worker {worker.name} was {missed_words(worker)}"))
 
     async def _wake_later(self) -> None:
         await self._clock.sleep(_LOOK_SECONDS)
@@ -285,6 +304,21 @@ class Shards:
             with anyio.CancelScope(shield=True):
                 await self._give_back()
 
+    async def _renew_once(self) -> None:
+        await self._ledger.renew_shards(self._job.name, self._terms)
+        now = self._clock.monotonic()
+        if now - self._answered > AWAY_SECONDS:
+            self._back_since = now
+        self._answered = now
+
+    @property
+    def _is_steady(self) -> bool:
+        """Whether the ledger was not away just now, as it may have been for the others, too."""
+        return self._clock.monotonic() - self._back_since > AWAY_SECONDS
+
+    def _may_take_over(self) -> bool:
+        return self._is_steady and self._clock.monotonic() - self._answered <= AWAY_SECONDS
+
     async def _renew(self) -> None:
         seconds = min(_RENEW_SECONDS, (self._terms.seconds - self._terms.call_seconds) / 3)
         while True:
@@ -292,7 +326,7 @@ class Shards:
                 if self.plans:
                     self._ledger.check_lock(self._job.name)
                 await self._wanted()  # first: who cancels waits for no lease that is over
-                await self._ledger.renew_shards(self._job.name, self._terms)
+                await self._renew_once()
                 if not self.plans:
                     await self._learn_limit()
                 elif self._is_limited:

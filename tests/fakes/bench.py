@@ -188,8 +188,8 @@ class Bench:
 
     def shards(self, run, send):
         terms = lease_terms(send, f"{self.worker}-{next(WORKERS)}")
-        again = run.released_again_by_user
-        return Shards(run.job, run.ledger, run.clock, run.stop, terms, plans=self.plans_job, again=again)
+        person = {"again": run.released_again_by_user, "emit": run.emit}
+        return Shards(run.job, run.ledger, run.clock, run.stop, terms, plans=self.plans_job, **person)
 
     async def work(self, **options):
         """Run the job once, as a new process would; return why it stopped."""

@@ -9,6 +9,7 @@ from fakes.bench import Bench, a_bench, another_worker
 from fakes.clock import under_way, until
 from fakes.service import Killed, lost, unavailable
 from fakes.stopping import Process
+from msgspec.structs import replace
 
 from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.commands.cancel import cancel_batches
@@ -18,7 +19,7 @@ from engine.model.job import JobState
 from engine.model.settings import SendSettings
 from engine.model.shard import MOST_LOST_WORKERS, ShardState
 from engine.model.submission import State
-from engine.progress.events import BatchMoved, BatchSettled
+from engine.progress.events import BatchMoved, BatchSettled, Noticed
 from engine.reports.audit import audit
 from engine.run.shards import lease_terms
 
@@ -252,6 +253,26 @@ async def test_a_worker_that_was_cut_off_beyond_its_lease_goes_on_if_nobody_took
         await judge(bench)
 
 
+@pytest.mark.parametrize("after", [3, 17])
+async def test_workers_that_were_all_cut_off_beyond_their_leases_take_nothing_from_each_other(tmp_path, after):
+    names = ["first", "second", "third"]
+    async with workers(tmp_path, names, release_again="duplicate", **SLOW) as (bench, all_of_them):
+        first, second, third = all_of_them
+        async with first.at_work() as one, second.at_work() as two, third.at_work() as three:
+            await until(lambda: len(bench.service.journal) > after)
+            for worker in all_of_them:
+                worker.process.stop()
+            await bench.clock.sleep(3 * LEASE_SECONDS)
+            for worker in all_of_them:
+                worker.process.go_on()
+                await bench.clock.sleep(1)
+            assert [await one, await two, await three] == [None] * 3
+        await judge(bench)
+        assert not any(shard.losses for shard in await bench.ledger.shards("j"))
+        said = [event for worker in all_of_them for event in worker.bench.events if isinstance(event, Noticed)]
+        assert said == [], "nobody is missed: the ledger was away"
+
+
 async def test_who_cancels_beside_a_worker_that_stands_still_ends_its_leases_and_it_sends_nothing_more(tmp_path):
     names = ["standing", "canceling"]
     async with workers(tmp_path, names, planners=["canceling"], **SLOW) as (bench, (standing, canceling)):
@@ -402,40 +423,37 @@ async def test_who_plans_knows_at_its_end_how_much_all_have_sent_for_a_limit_hol
 
 
 @asynccontextmanager
-async def uncertain_batches(folder, records=60):
-    """Open a job of which each batch was lost, and none arrived: what a person has sent again."""
+async def sent_again(folder, records=60):
+    """Open a job of which each batch was lost, and none arrived; a person has all sent again, and a run has begun."""
     faults = {"release": [lost(applied=False)] * records}
     settings = {"stages": False, "faults": faults, **SLOW}
     async with workers(folder, records=records, planners=("first",), **settings) as (bench, (first, second)):
         assert await first.work() is None
         assert set(await bench.states()) == {State.UNCERTAIN}
         assert {shard.state for shard in await bench.ledger.shards("j")} == {ShardState.LEFT}
-        yield bench, first, second, [at.sequence for at in await bench.submissions()]
+        run = replace(bench.run(), released_again_by_user=set(range(records)))
+        await bench.shards(run, SendSettings()).begin(None, 0, keep=False)
+        assert not run.released_again_by_user, "whoever takes a shard gets them with it"
+        yield bench, first, second
 
 
 async def test_what_a_person_has_sent_again_is_sent_by_whoever_takes_it(tmp_path):
-    async with uncertain_batches(tmp_path) as (bench, first, second, again):
-        first.bench.events.clear()
-        async with first.at_work(released_again_by_user=again) as planning:
-            await until(lambda: first.reached)
-            assert [await second.work(), await planning] == [None, None]
-        assert second.settled > 0
+    async with sent_again(tmp_path) as (bench, _, second):
+        assert await second.work() is None
         await judge(bench, 60)
 
 
-@pytest.mark.parametrize("after", [0, 2, 4])
+@pytest.mark.parametrize("after", [0, 5, 20])
 async def test_the_word_of_a_person_counts_once_whatever_becomes_of_a_worker(tmp_path, after):
-    async with uncertain_batches(tmp_path) as (bench, first, second, again):
-        first.bench.events.clear()
-        async with first.at_work(released_again_by_user=again) as planning:
-            await until(lambda: first.reached)
-            async with second.at_work() as dying:
-                await until(lambda: second.settled > after)
-                second.process.kill()
-                assert isinstance(await dying, Killed)
-                assert await planning is None
+    async with sent_again(tmp_path) as (bench, first, second):
+        async with second.at_work() as dying:
+            await until(lambda: second.settled > after)
+            second.process.kill()
+            assert isinstance(await dying, Killed)
+        assert await first.work() is None
         assert max(bench.service.ids().values()) == 1
         left = {at.sequence for at in await bench.submissions() if at.state is not State.SETTLED}
+        assert left
         assert await first.work(released_again_by_user=left) is None
         created = bench.service.ids()
         assert set(created) == set(once(60))

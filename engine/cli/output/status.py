@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -25,10 +25,10 @@ from engine.model.job import Job, JobState
 from engine.model.night import duration_seconds
 from engine.model.outcome import Fate
 from engine.model.runs import LOADING_NOTHING, PastRun, Sample
-from engine.model.shard import ShardState
+from engine.model.shard import ShardState, Worker
 from engine.model.submission import State
 from engine.progress.log_file import LOG_FILE
-from engine.progress.text import count, duration, rate, size
+from engine.progress.text import count, duration, missed_words, rate, size
 
 MOST_RUNS = 10
 """The newest so many are shown; `--json` has all of them."""
@@ -228,15 +228,9 @@ def _workers(status: JobStatus) -> Table:
     """Return who sends the job, with how many shards, and what of them nobody has."""
     going_on = [shard for shard in status.shards if shard.state is not ShardState.DONE]
     held = Counter(shard.holder for shard in going_on if shard.holder)
-    ends = {shard.holder: shard.expires_at for shard in going_on}
     rows = [
-        [worker.name, count(held[worker.name], "shard"), f"since {moment(worker.begun_at)}", _lease(ends, worker.name)]
+        [worker.name, count(held[worker.name], "shard"), f"since {moment(worker.begun_at)}", _lease(worker)]
         for worker in status.workers
-    ]
-    rows += [
-        [f"{holder} (gone)", count(number, "shard"), "", _lease(ends, holder)]
-        for holder, number in held.items()
-        if holder not in {worker.name for worker in status.workers}
     ]
     free = Counter(str(shard.state) for shard in going_on if not shard.holder and shard.state is not ShardState.PARKED)
     rows += [["nobody", count(number, "shard"), _FREE.get(state, state), ""] for state, number in free.items()]
@@ -245,11 +239,10 @@ def _workers(status: JobStatus) -> Table:
     return Table(rows, "Workers", header=["worker", "has", "", "lease"] if rows else ())
 
 
-def _lease(ends: Mapping[str, float], worker: str) -> str:
-    if worker not in ends:
+def _lease(worker: Worker) -> str:
+    if worker.lease_seconds is None:
         return ""
-    left = ends[worker] - time.time()
-    return f"{duration(left)} left" if left > 0 else "has ended"
+    return missed_words(worker) if worker.is_missed else f"{duration(max(0.0, worker.lease_seconds))} left"
 
 
 def _runs(status: JobStatus) -> Table:

@@ -4,9 +4,11 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+from msgspec.structs import replace
 
 import engine
 import engine.commands.work
+from engine.cli.output.status import job_screen
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, Exit, Interrupted
 from engine.progress.events import BatchSettled, JobEnded, JobTallied
@@ -102,6 +104,28 @@ async def test_a_job_is_canceled_while_one_process_plans_it_and_another_one_help
     assert max(created.values()) == 1
     assert status.tally.created == len(created) < 400
     assert status.tally.uncertain == 0
+
+
+async def test_status_tells_of_each_worker_how_long_its_shards_are_its_own(shared, desk):
+    desk = await desk()
+    async with staying(desk) as events:
+        submitted = asyncio.create_task(
+            desk.submit(desk.source(tasks(400)), desk.config(send="requests_per_second = 25"))
+        )
+        await has_helped(events)
+        status = await desk.status()
+        lost = replace(status.workers[0], silent_seconds=125.0, lease_seconds=235.0)
+        (table,) = (table for table in job_screen(status, desk.ledger).tables if table.title == "Workers")
+        assert len(table.rows) >= 2
+        assert all(row[-1].endswith(" left") for row in table.rows if row[0] in {one.name for one in status.workers})
+        (table,) = (
+            table
+            for table in job_screen(replace(status, workers=[lost]), desk.ledger).tables
+            if table.title == "Workers"
+        )
+        assert table.rows[0][-1] == "last heard of 2 min 05 s ago; its shards are free in 3 min 55 s"
+        desk.stop.request(Interrupted(15))
+        await submitted
 
 
 async def test_a_wrong_name_of_a_cluster_is_told_before_there_is_anything_to_do(shared, desk):

@@ -13,7 +13,14 @@ from engine.model.errors import JobError, JobLocked, LeaseLost, LedgerError, Nam
 from engine.model.job import JobState
 from engine.model.outcome import Kept, LaterFate, Settlement, Tally
 from engine.model.runs import PastAudit, PastRun, RunCounts, Sample, Standing
-from engine.model.shard import MOST_LOST_WORKERS, SHARD_BATCHES, LeaseTerms, ShardCounts, ShardState
+from engine.model.shard import (
+    MISSED_SECONDS,
+    MOST_LOST_WORKERS,
+    SHARD_BATCHES,
+    LeaseTerms,
+    ShardCounts,
+    ShardState,
+)
 from engine.model.submission import TRANSITIONS, UNSENT, State, Submission
 
 from .values import (
@@ -986,6 +993,13 @@ async def test_what_a_worker_has_lost_another_one_takes_with_the_next_token(ours
     assert (taken.token, taken.holder, taken.losses, taken.lost.split()) == (2, "B", 1, ["A"])
 
 
+async def test_who_does_not_take_over_takes_only_what_nobody_has(ours, theirs):
+    await frozen(ours, 2 * SHARD_BATCHES)
+    await ours.take_shards("j", brief(A), 1)
+    assert [shard.first for shard in await theirs.take_shards("j", B, 2, over=False)] == [SHARD_BATCHES]
+    assert [shard.first for shard in await theirs.take_shards("j", B, 2)] == [0]
+
+
 async def test_a_worker_renews_what_has_ended_and_nobody_took_and_never_takes_it_anew(ours):
     await frozen(ours)
     await ours.take_shards("j", brief(A), 1)
@@ -1278,6 +1292,20 @@ async def test_workers_are_known_from_their_first_renewal_until_they_go(ours, th
     assert first.begun_at < second.begun_at <= first.seen_at
     await ours.give_back_shards("j", A, left=False)
     assert [worker.name for worker in await ours.workers("j")] == ["B"]
+
+
+async def test_of_a_worker_is_known_how_long_it_is_silent_and_until_when_it_has_its_shards(ours, theirs, clock):
+    await frozen(ours, 2 * SHARD_BATCHES)
+    await ours.take_shards("j", A, 1)
+    await ours.renew_shards("j", A)
+    await theirs.renew_shards("j", B)
+    first, second = await theirs.workers("j")
+    assert first.silent_seconds == pytest.approx(0, abs=5)
+    assert first.lease_seconds == pytest.approx(A.seconds, abs=5)
+    assert second.lease_seconds is None
+    assert not first.is_missed
+    assert replace(first, silent_seconds=MISSED_SECONDS + 1).is_missed
+    assert not replace(second, silent_seconds=MISSED_SECONDS + 1).is_missed, "nobody waits for what it has"
 
 
 async def test_a_worker_that_is_silent_for_longer_than_a_lease_is_forgotten_once_it_has_no_shard(ours, theirs, clock):

@@ -14,6 +14,7 @@ from engine.model.outcome import Settlement, Tally
 from engine.model.settings import SendSettings
 from engine.model.shard import MOST_LOST_WORKERS, SHARD_BATCHES, LeaseTerms, ShardState
 from engine.model.submission import State, Submission
+from engine.progress.events import Noticed
 from engine.run.reading import joined
 from engine.run.shards import Shards, lease_terms, tell_tally, worker_name
 
@@ -41,7 +42,9 @@ async def freeze(bench):
 
 def shards_of(bench, worker="first", *, plans=False, ledger=None):
     terms = replace(TERMS, worker=worker)
-    return Shards(bench.job, ledger or bench.ledger, bench.clock, bench.stop, terms, plans=plans)
+    return Shards(
+        bench.job, ledger or bench.ledger, bench.clock, bench.stop, terms, plans=plans, emit=bench.events.append
+    )
 
 
 async def states(bench):
@@ -281,6 +284,30 @@ class Away:
         if self.is_away:
             raise LedgerError("the database cannot be reached")
         return getattr(self._ledger, name)
+
+
+async def test_people_are_told_once_of_a_worker_that_is_missed_and_when_its_shards_are_free(tmp_path):
+    async with a_shared_job(tmp_path) as bench, another_worker(bench) as lost:
+        terms = replace(TERMS, worker="lost")
+        await lost.ledger.take_shards("j", terms, 1)
+        await lost.ledger.renew_shards("j", terms)
+        planner = shards_of(bench, plans=True)
+        async with planner.kept():
+            for _ in range(SHARDS):
+                await settle(bench, await planner.next())
+        told = [event.text for event in bench.events if isinstance(event, Noticed)]
+        assert told == ["worker lost was last heard of 10 s ago; its shards are free in 20 s"]
+
+
+async def test_a_worker_that_was_missed_and_came_back_is_told_of_again(tmp_path):
+    async with a_shared_job(tmp_path) as bench, another_worker(bench) as silent:
+        terms = replace(TERMS, worker="silent")
+        await silent.ledger.take_shards("j", terms, SHARDS)
+        async with under_way(shards_of(bench).next()):
+            for number in range(1, 3):
+                await silent.ledger.renew_shards("j", terms)
+                await until(lambda number=number: len(bench.events) == number)
+        assert all(event.text.startswith("worker silent was last heard of 10 s ago") for event in bench.events)
 
 
 # A job that another process cancels
