@@ -582,6 +582,22 @@ async def test_a_page_that_turns_a_release_away_is_handed_back_after_two_tries(m
     assert len(wire.requests) == 2
 
 
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_poll_is_handed_back_once_a_page_has_said_twice_that_what_it_names_is_not_there(make, status):
+    caller, wire, _ = make(*[answer(status, PAGE)] * 2, speech=speech)
+    with pytest.raises(Unavailable, match="about what was asked for alone") as raised:
+        await caller.call(replace(STATUS, yielding=True))
+    assert raised.value.by_proxy
+    assert len(wire.requests) == 2
+
+
+@pytest.mark.parametrize("other", [{"yielding": False}, {"method": "POST"}])
+async def test_any_other_call_is_made_again_until_no_page_comes_in_between(make, other):
+    caller, wire, _ = make(*[answer(404, PAGE)] * 4, answer(), speech=speech)
+    await caller.call(replace(STATUS, **{"yielding": True, **other}))
+    assert len(wire.requests) == 5
+
+
 async def test_a_page_that_turns_records_away_is_handed_back_at_once(make):
     caller, wire, _ = make(answer(403, PAGE), speech=speech)
     with pytest.raises(Refused) as raised:
