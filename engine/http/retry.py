@@ -181,7 +181,7 @@ def backoff(
         return GiveUp(f"it has failed for {failing_seconds:.0f} s, and {rules.limit}")
     if asked_seconds is None:
         bound = _bound(rules, attempt - 1)
-        return Retry(min(draw * bound, left), f"full jitter below {bound:g} s")
+        return Retry(min(draw * bound, left), f"again within {bound:g} s")
     if asked_seconds > left:
         return GiveUp(
             f"the service asks to wait {asked_seconds:.0f} s, which is longer than the {left:.0f} s left, for "

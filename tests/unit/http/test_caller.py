@@ -440,6 +440,18 @@ async def test_where_nothing_has_ever_answered_a_run_gives_up_after_a_minute_as_
     assert first.left_seconds == 60
 
 
+async def test_a_call_that_is_made_again_tells_what_was_called_and_what_the_service_said(make):
+    full = answer(503, b'{"message": "the queue is full"}')
+    caller, _, events = make(full, answer())
+    await caller.call(STATUS)
+    (retried,) = [event for event in events if isinstance(event, CallRetried)]
+    assert retried.failure.startswith(
+        "status (GET api.example.com/v2/batches/1.json) did not succeed: status 503: the q"
+    )
+    assert "batches" not in retried.reason, "it counts calls that fail alike"
+    assert "jitter" not in retried.reason
+
+
 async def test_callers_that_wait_together_for_a_service_that_never_answered_all_end_after_a_minute(make, clock):
     caller, _, _ = make(lambda call, now: lost(Loss.UNREACHABLE))
 
