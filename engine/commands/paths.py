@@ -11,8 +11,8 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -164,6 +164,19 @@ async def claim_output(folder: Path, ledger: Ledger) -> None:
     except (OSError, ValueError) as error:  # a NUL in the path is a ValueError, too
         why = getattr(error, "strerror", None) or error
         raise JobError(f"{folder} cannot hold the reports ({why}); choose another --output") from error
+
+
+@contextmanager
+def unless_made_in_vain(folder: Path) -> Iterator[None]:
+    """Remove a folder that is made in the block if that ends in an error of ours and leaves nothing in it."""
+    was_there = folder.exists()
+    try:
+        yield
+    except BulkSubmitError:
+        if not was_there:
+            with suppress(OSError):  # something is in it, such as a download that goes on later
+                folder.rmdir()
+        raise
 
 
 def has_reports(folder: Path) -> bool:
