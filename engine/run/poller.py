@@ -49,6 +49,7 @@ _LOOK_SECONDS = 1.0
 _NAMES_SHOWN = 5  # waiting batches that an error names
 _LATE_POLLS = 3  # polls of a batch that may say "not there" before we say so: some show it a moment after its release
 _COMPLAIN_SECONDS = 30.0  # between two lines about polls that fail: there may be as many as batches
+_MOST_DOUBLINGS = 60  # of the wait after polls that fail; more would overflow a float
 _MOST_EARLY = 1000  # names of batches of which callbacks told before we knew them
 _NEVER_OPEN = 2**31
 """Bounds nothing: what a service answers at once is never open, however many requests are under way."""
@@ -68,6 +69,7 @@ class _OpenBatch(Struct):
     settlement: Settlement | None = None  # handed to the ledger
     doubt: Doubt | None = None  # while polls fail: since when, and how
     failures: int = 0  # polls in a row
+    failing_noted: bool = False  # that they fail is told, or waits to be
 
     @property
     def is_stuck(self) -> bool:
@@ -219,7 +221,6 @@ class Poller:
         answered_at = self._run.clock.monotonic()
         self._round_trip += (answered_at - sent_at - self._round_trip) * (_NEWEST if self._round_trip else 1)
         seen_at = (sent_at + answered_at) / 2  # the service looked halfway between question and answer
-        self._look_for_movement(seen_at)
         said = {progress.sequence: progress for progress in answers}
         for open_batch in open_batches:
             if open_batch.batch.sequence in said:
@@ -227,6 +228,7 @@ class Poller:
             else:
                 words = f"nothing was said of batch {open_batch.submission.remote_id}"
                 await self._excuse(open_batch, UnexpectedAnswer(words))
+        self._look_for_movement(seen_at)  # only now: what the answers show has moved
 
     def _asked(self, open_batch: _OpenBatch, now: float) -> Asked:
         unmoved = now - open_batch.moved_at >= self._run.settle_time.seconds
@@ -279,7 +281,7 @@ class Poller:
             open_batch.settlement = settlement
             await self._run.settle(open_batch.batch, open_batch.submission, settlement, wait=False)
             return
-        open_batch.doubt, open_batch.failures = None, 0
+        open_batch.doubt, open_batch.failures, open_batch.failing_noted = None, 0, False
         self.wake()
 
     async def _settlement_of(
@@ -337,6 +339,9 @@ class Poller:
         """Say that nothing moves although the service works, it says: after the settle time, then ever more rarely."""
         if idle_seconds < self._still_after or not self._open:
             return
+        seconds, every = self._run.settle_time.seconds, self._open.values()
+        if any(one.settlement is not None or self._may_move(one, seconds) for one in every):  # it has, or could have
+            return
         self._still_after = 2 * idle_seconds
         oldest = next(iter(self._open.values()))
         name = batch_name(oldest.batch.sequence)
@@ -388,14 +393,16 @@ class Poller:
             await self._park(open_batch, f"{step.reason}: {failure}")
             return
         open_batch.failures += 1
-        wait = min(self._settings.poll_seconds * 2**open_batch.failures, self._settings.max_poll_seconds)
+        wait = self._settings.poll_seconds * 2.0 ** min(open_batch.failures, _MOST_DOUBLINGS)
+        wait = min(wait, self._settings.max_poll_seconds)
         self._schedule.ask_again(open_batch.batch.sequence, now + wait, now)
         self.wake()
 
     def _tell_failure(self, open_batch: _OpenBatch, failure: CallFailed, now: float, *, gone: bool) -> None:
         """Say that the polls of a batch begin to fail; of many such batches only now and then, with their number."""
         sequence = open_batch.batch.sequence
-        if open_batch.failures == (_LATE_POLLS if gone else 0):
+        if not open_batch.failing_noted and open_batch.failures >= (_LATE_POLLS if gone else 0):
+            open_batch.failing_noted = True
             self._untold.add(sequence)
         if not self._untold or now - self._complained_at < _COMPLAIN_SECONDS:
             return

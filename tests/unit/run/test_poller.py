@@ -367,6 +367,13 @@ async def test_a_batch_of_which_only_pages_tell_is_given_the_time_of_any_trouble
     assert asked == MOST_SILENT or chase.poll_times[-2] - chase.poll_times[0] < give_up_seconds
 
 
+async def test_polls_that_fail_for_ever_so_long_are_made_on(chase):
+    service = {"faults": {"progress": [Fault(a_page())] * 1500}}
+    chase = await chase(service=service, give_up_seconds=1e6, max_poll_seconds=1.0)
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED]
+
+
 async def test_a_page_ends_the_run_if_the_service_itself_is_not_to_be_had(chase):
     chase = await chase(service={"faults": {"progress": [Fault(a_page())], "look": [unavailable()]}})
     with pytest.raises(Unavailable, match="nobody answers"):
@@ -404,6 +411,13 @@ async def test_that_a_batch_is_not_there_yet_is_said_only_if_it_lasts(chase):
     assert noticed(chase) == []
 
 
+async def test_that_polls_of_a_batch_fail_is_said_whatever_came_first_and_anew_after_an_answer(chase):
+    faults = [GONE, NONSENSE, NONSENSE, *[None] * 9, NONSENSE]
+    chase = await chase(service={"tasks_per_second": 0.01, "faults": {"progress": faults}})
+    await chase.to_the_end()
+    assert noticed(chase) == [f"polls of batch 0 fail, and are made again: {NONSENSE.error}"] * 2
+
+
 async def test_that_a_batch_stays_gone_is_said(chase):
     chase = await chase(service={"faults": {"progress": [GONE] * 5}})
     await chase.to_the_end()
@@ -424,6 +438,14 @@ async def test_that_nothing_moves_is_said_ever_more_rarely_with_the_word_of_the_
     assert all("2 batches open. The oldest is batch 0: the service says 'WORKING' of it" in line for line in said)
     assert said[0].startswith("nothing has moved for 2 min")
     assert len(said) == 5  # after 2, 4, 8, 16 and 32 minutes
+
+
+async def test_a_batch_that_was_not_asked_about_for_long_is_not_said_to_stand_still(chase):
+    chase = await chase(batches=3, service={"tasks_per_second": 0.01, "in_turn": True})
+    await chase.to_the_end()
+    looks = [after - before for before, after in pairwise(chase.poll_times)]
+    assert max(looks) > 2 * SETTLE_SECONDS, "else nothing is shown"
+    assert noticed(chase) == []
 
 
 async def test_after_something_moved_that_nothing_does_is_said_anew(chase):
