@@ -7,6 +7,9 @@ it should be done. When that is follows from three figures, which earlier polls 
     start_seconds   from a release to the first task, where nothing stands ahead
     workers         batches that the service creates at once; the others wait in line, first come, first served
 
+While no speed is known, the oldest batch is asked about alone. If a poll about it fails, the next one is, too: what a
+service does not tell of one batch, it may tell of the others.
+
 From these, one pass over the open batches foretells when each ends. A poll that finds a batch done does not tell for
 how long it has been. So each such poll moves the next ones a little earlier, until one comes too early: that one shows
 how far its batch is, and costs one poll more. Every second or third batch pays it.
@@ -65,6 +68,7 @@ class PolledBatch(Struct):
     in_vain: int = 0  # looks in a row that showed nothing new
     asked: bool = False  # it is being asked about
     ask_at: float | None = None  # when to ask, whatever is foretold
+    passed_at: float | None = None  # the newest poll failed: from then on the next one is asked about beside it
     told: int = 0  # tasks of which callbacks have told
     told_before: int = 0  # likewise, when it was asked about last
     told_from: float = 0.0  # the first one that came, and the newest
@@ -120,10 +124,10 @@ class PollSchedule:
             self._ended.append(batch)
             self._first = None
 
-    def ask_again(self, key: int, at: float) -> None:
+    def ask_again(self, key: int, at: float, now: float) -> None:
         """Have a batch asked about again at a certain time: the poll failed, or said nothing of it."""
         batch = self._find(key, alone=True)
-        batch.asked, batch.ask_at = False, at
+        batch.asked, batch.ask_at, batch.passed_at = False, at, now + self._first_wait
         self._first = None
 
     def hear(self, key: int, tasks: int, now: float) -> bool:
@@ -165,7 +169,7 @@ class PollSchedule:
     def saw(self, key: int, now: float, created: int, *, finished: bool) -> None:
         """Take in what a look at a batch showed; a finished one is not asked about unless `ask_again` is called."""
         batch, self._first = self._find(key), None
-        batch.asked = finished
+        batch.asked, batch.passed_at = finished, None
         told_all = batch.told_before >= batch.count and batch.untrue < _MOST_UNTRUE
         if batch.told and not finished:
             batch.untrue += told_all
@@ -202,14 +206,20 @@ class PollSchedule:
                 batch.begins_at, batch.seconds = begins_at, batch.count / self.speed
                 batch.ends_at = begins_at + batch.seconds
             if free and batch.in_vain <= _HANGS:
-                heapq.heapreplace(free, max(batch.ends_at, batch.looked_at) if self.speed < _INFINITE else _INFINITE)
+                heapq.heapreplace(free, self._frees_at(batch))
             if oldest and batch.is_late:
                 still = self._moved_at <= batch.ends_at < batch.looked_at - max(self._longest_wait, batch.seconds) / 2
             if not batch.asked:
                 dates.append((self._due(batch, oldest=oldest, still=still), batch.number, key))
                 first = min(first, dates[-1][0])
-            oldest = False
+            oldest = oldest and batch.passed_at is not None
         return heapq.nsmallest(most, dates)
+
+    def _frees_at(self, batch: PolledBatch) -> float:
+        """Return when a batch leaves its worker to the next one; infinite if that depends on a poll."""
+        if self.speed < _INFINITE:
+            return max(batch.ends_at, batch.looked_at)
+        return _INFINITE if batch.passed_at is None else batch.passed_at
 
     def _free_workers(self) -> list[float]:
         """Return as a heap when each worker is free; nothing if they have no end. Until a speed is known, try one."""

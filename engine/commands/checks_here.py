@@ -64,11 +64,14 @@ class Here:
     def checks(self) -> Sequence[ServiceCheck]:
         """Return them, in an order in which each knows what it needs."""
         path = "check the path, and name a format by --format where the file's name does not tell"
+        ledger = "see what it says; --ledger names another file"
+        if isinstance(self._ledger, PostgresAddress):
+            ledger = "see what it says; PGPASSWORD or PGPASSFILE has the password, --ledger names another database"
         return [
             ServiceCheck("source", self._source, path),
             ServiceCheck("records", self._records, "mend what [mapping] or [source] says, or the file", ("source",)),
             ServiceCheck("disk", partial(_in_thread, self._disk), "make room, or name folders on another disk"),
-            ServiceCheck("ledger", self._opens, "see what it says; --ledger names another file"),
+            ServiceCheck("ledger", self._opens, ledger),
             ServiceCheck("output", partial(_in_thread, self._folder), "name another folder by --output"),
         ]
 
@@ -188,7 +191,10 @@ class Here:
         if seen.lacking:
             more = ", …" if len(seen.lacking) > _SHOWN else ""
             said = f"{address}: user {seen.user} lacks {', '.join(seen.lacking[:_SHOWN])}{more}"
-            return Finding(said, CheckVerdict.FAILED, "have the owner grant them, as docs/many-machines.md says")
+            cure = "have the owner grant them, as docs/many-machines.md says"
+            if any(right.startswith("CREATE") for right in seen.lacking):
+                cure = "there are no tables yet, and this user may not make them: have their owner submit the first job"
+            return Finding(said, CheckVerdict.FAILED, cure)
         if 0 < seen.version < newest:
             said = f"{address} is of an older version ({seen.version}; now {newest}): the next command brings it up"
             return Finding(said, CheckVerdict.WARNING, "pg_dump first, if an older bulksubmit shall read it again")

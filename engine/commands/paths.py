@@ -12,8 +12,8 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -187,6 +187,19 @@ def _lock(folder: Path, held: ExitStack) -> bool:
     except OSError:  # not every file system locks a folder, NFS for one (flock(2)); the log is seen there, too
         pass
     return True
+
+
+@contextmanager
+def unless_made_in_vain(folder: Path) -> Iterator[None]:
+    """Remove a folder that is made in the block if that ends in an error of ours and leaves nothing in it."""
+    was_there = folder.exists()
+    try:
+        yield
+    except BulkSubmitError:
+        if not was_there:
+            with suppress(OSError):  # something is in it, such as a download that goes on later
+                folder.rmdir()
+        raise
 
 
 def has_reports(folder: Path) -> bool:

@@ -21,7 +21,16 @@ from engine.commands.lineage import Retried, retried
 from engine.commands.paths import spelled
 from engine.ledger.base import Ledger
 from engine.model.doubt import INHERITED
-from engine.model.errors import BulkSubmitError, ConfigError, Exit, JobCanceled, JobError, LeaseLost, SourceError
+from engine.model.errors import (
+    BulkSubmitError,
+    ConfigError,
+    Exit,
+    JobCanceled,
+    JobError,
+    LeaseLost,
+    ShardsParked,
+    SourceError,
+)
 from engine.model.job import Job, JobState
 from engine.model.outcome import Later, Outcome, Tally
 from engine.model.record import Reject, Source, Why, no_records
@@ -77,6 +86,8 @@ class Result(Struct, frozen=True):
     """What became of the failures that were tried again: of this job, or of the one that it retries."""
     causes: Sequence[Cause] = ()
     """Why records were not created, most records first."""
+    parked: bool = False
+    """It ended since nothing is left to be sent but shards with which several workers were lost."""
 
     def read_outcomes(self) -> Iterator[Outcome]:
         """Yield what became of each record, in their order, a line of `outcomes.ndjson` at a time.
@@ -241,6 +252,7 @@ async def summarize(  # noqa: PLR0913 - what there is to say at the end
         later,
         await retried(job, ledger) if job.parent or tally.failed or tally.rejected else None,
         await _causes(job, ledger) if not_created(tally) else (),
+        isinstance(error, ShardsParked),
     )
 
 

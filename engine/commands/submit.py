@@ -28,7 +28,7 @@ from engine.commands.hooks import check_hooks
 from engine.commands.intake import is_left_off, left_off, remove_copies, take_in
 from engine.commands.later import UNTIL_THE_END, follow_to_the_end, refreshing_of
 from engine.commands.lineage import UNCERTAIN_SOURCE, source_name
-from engine.commands.paths import claim_output, folder_beside, ledger_path, open_ledger
+from engine.commands.paths import claim_output, folder_beside, ledger_path, open_ledger, unless_made_in_vain
 from engine.commands.result import Result, nothing_sent, report_writer, summarize
 from engine.commands.runs import RunMemory, remember_refusal, remembered
 from engine.commands.taken import refuse_taken
@@ -143,22 +143,23 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
             name = await take_name(name, opened, held, given=job is not None)
             held.enter_context(family_lock(new, opened))
             folder = Path(output or folder_beside(ledger, name)).absolute()  # noqa: ASYNC240 - reads no disk
-            await claim_output(folder, opened, held)
-            settings = wiring.source_settings(setup, format)
-            found = await take_in(sources, settings, folder, emit, stop)
-            new = replace(new, name=name, output=str(folder), sources=found)
-            try:
-                if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
-                    emit(Noticed(unmet))
-                await check_drafts(new, setup, opened, emit, stop, thorough=strict)
-                if new.family:
-                    await _check_destination(new, opened, accept_new=accept_new)
-                if delta and not accept_new:
-                    await _check_new(new, setup, opened)
-                await _make(new, opened, emit, stop, again=again)
-            except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
-                remove_copies(found, folder)
-                raise
+            with unless_made_in_vain(folder):
+                await claim_output(folder, opened, held)
+                settings = wiring.source_settings(setup, format)
+                found = await take_in(sources, settings, folder, emit, stop)
+                new = replace(new, name=name, output=str(folder), sources=found)
+                try:
+                    if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
+                        emit(Noticed(unmet))
+                    await check_drafts(new, setup, opened, emit, stop, thorough=strict)
+                    if new.family:
+                        await _check_destination(new, opened, accept_new=accept_new)
+                    if delta and not accept_new:
+                        await _check_new(new, setup, opened)
+                    await _make(new, opened, emit, stop, again=again)
+                except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
+                    remove_copies(found, folder)
+                    raise
             return await work_on(new, opened, setup, emit, stop, command=command)
 
 

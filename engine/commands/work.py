@@ -40,7 +40,7 @@ from engine.model.errors import (
     WindowClosed,
 )
 from engine.model.job import Job, JobState
-from engine.progress.events import BatchSettled, Event, JobStarted, Listener, fan_out, unheard
+from engine.progress.events import BatchSettled, Event, JobStarted, Listener, Noticed, fan_out, unheard
 from engine.run.context import Stop, beside, pause_unless_stopped
 from engine.run.in_flight import InFlight
 from engine.run.shards import tell_tally
@@ -104,6 +104,8 @@ async def work(  # noqa: PLR0913 - what a person can say of it
                 f"ledger {opened.address}: a file is for one process at a time; workers need a database of PostgreSQL "
                 "(--ledger postgresql://…). `bulksubmit ledger copy` brings the jobs of a file there"
             )
+        if job and stay and all(known.name != job for known in await opened.jobs()):
+            emit(Noticed(f"there is no job {job!r} in {opened.address} yet: it is waited for"))
         worker = _Worker(opened, fan_out(emit, (counts := _Counts()).hear), stop, processes, dask)
         error = await worker.work(job, stay=stay)
         message = "; ".join(filter(None, [worker.message, str(error) if error else ""]))
@@ -112,7 +114,7 @@ async def work(  # noqa: PLR0913 - what a person can say of it
             counts.created,
             counts.not_created,
             worker.exit_code if error is None else error.exit_status,
-            spelled(message, opened.address, f"work {job}" if job else "work"),
+            spelled(message, opened.address, " ".join(["work", *filter(None, [job]), *(["--stay"] * stay)])),
         )
 
 
@@ -202,13 +204,13 @@ class _Worker:
                 return
             await self._note(job, result.exit_code, result.message)
         except JobLocked:
-            error = await self._help(job)
+            error = await self._helped(job)
             if isinstance(error, RecordsSent | SendingEnded):  # the one that plans ends; if it was killed, we do
                 await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
             elif error is not None and error is not self._stop.error and not isinstance(error, LeaseLost | JobCanceled):
                 await self._note(job, error.exit_status, _here(error))
         except (ConfigError, SourceError, JobError, CallFailed, WindowClosed) as error:  # of this job: others go on
-            await self._note(job, error.exit_status, _here(error))
+            await self._note(job, error.exit_status, self._told(job, error))
         except (LeaseLost, LedgerAway):
             await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
 
@@ -222,8 +224,27 @@ class _Worker:
         self._ended[job.name] = len(await self._ledger.runs(job.name))
         self._why[job.name] = (exit_code, message)
 
+    def _told(self, job: Job, error: BulkSubmitError) -> str:
+        """Return what to tell of an error; what this machine lacks is told at once, for nothing else does."""
+        words = _here(error)
+        if isinstance(error, ConfigError | SourceError):
+            self._emit(Noticed(f"job {job.name}: {words}"))
+        return words
+
+    async def _helped(self, job: Job) -> BulkSubmitError | None:
+        """Send shards of a job that another process plans; return why it ended early, or was not begun."""
+        try:
+            return await self._help(job)
+        except (ConfigError, SourceError, JobError, CallFailed, WindowClosed) as error:
+            self._told(job, error)
+            return error
+        except (LeaseLost, LedgerAway):
+            await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS)
+            return None
+
     async def _help(self, job: Job) -> BulkSubmitError | None:
         """Send shards of a job that another process plans; return why it ended early."""
+        wiring.load((await self._ledger.job(job.name)).config)  # a key that is missing here is told before all is taken
         while not (await self._ledger.count_shards(job.name, "")).free:  # and until the first one is there
             if not await pause_unless_stopped(self._stop, wiring.CLOCK, _LOOK_SECONDS):
                 return self._stop.error

@@ -287,7 +287,8 @@ class HttpCaller:
             raise failed
         reason = f"{verdict.reason}; {decision.reason}"
         left = max(0.0, rules.give_up_seconds - state.failing_seconds(now))
-        self._emit(CallRetried(call.kind, state.attempts, decision.after_seconds, reason, left))
+        said = str(failure(call, verdict, answer, redact))
+        self._emit(CallRetried(call.kind, state.attempts, decision.after_seconds, reason, left, said))
         state.retry_at = now + decision.after_seconds
 
 

@@ -4,8 +4,10 @@ Whether a repeat is safe says `classify`: only a verdict of `Unavailable` comes 
 more:
 
 - A call with `few_tries` is given up early; whoever made it then tests whether its payload is the cause.
-- A proxy's answer is tried again for as long as any trouble, if the service itself has answered in this run. Before
-  that, or if the proxy forbids, for a minute: then the address is wrong, or the proxy is, and a person must look.
+- So is a GET that polls, where a page says 404 or 410; whoever polls then asks whether the service is there at all.
+- Any other answer of a proxy is tried again for as long as any trouble, if the service itself has answered in this
+  run. Before that, or if the proxy forbids, for a minute: then the address is wrong, or the proxy is, and a person must
+  look.
 - All else is tried again for `give_up_seconds`, ever more seldom (`backoff`); where nothing has ever answered in this
   run, for a minute.
 """
@@ -23,7 +25,7 @@ from engine.services.base import Call
 
 MOST_PROXY_ANSWERS = 2
 """To one release, before the service itself is asked what became of the batch; to one call with `few_tries`, before it
-is handed back."""
+is handed back; to one poll that says that what it names is not there, before whoever polls asks for something else."""
 
 MOST_LOSSES = 4
 """Of a call with `few_tries`: connections that broke under it."""
@@ -37,6 +39,8 @@ UNANSWERED_SECONDS = 60.0
 """For so long calls are tried where nothing has ever answered in this run: then it is no outage that will end."""
 _FORBIDDING = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
 """Said by a proxy, it will not end by itself."""
+_NOT_THERE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+"""May be about what was asked for, and not an outage: many a service has a page for what it does not have."""
 
 _MOST_DOUBLINGS = 60
 """Doublings after which the bound is far past any cap; more would overflow a float."""
@@ -136,13 +140,8 @@ def decide(
     `draw` is uniform in [0, 1); `has_answered`: whoever is called has answered in words of its own in this run.
     """
     call = state.call
-    if call.few_tries and state.losses >= MOST_LOSSES:
-        return GiveUp("it was lost on the way again and again")
-    if verdict.by_proxy and state.attempts >= MOST_PROXY_ANSWERS:
-        if call.few_tries:
-            return GiveUp("it was turned away again")
-        if call.carries is Carries.RELEASE:
-            return GiveUp("whether it was released can be asked")
+    if reason := _handed_back(call, state, verdict):
+        return GiveUp(reason)
     hopeless = verdict.by_proxy and (not has_answered or verdict.status in _FORBIDDING)
     if hopeless and now - state.proxy_since >= min(PROXY_SECONDS, rules.give_up_seconds):
         words = "what answers there does not speak as it should; check the address, and what stands in between"
@@ -151,6 +150,20 @@ def decide(
     if isinstance(decision, GiveUp) and verdict.misnamed:
         return replace(decision, wrong_address=True)
     return decision
+
+
+def _handed_back(call: Call, state: CallState, verdict: Verdict) -> str:
+    """Return why a call is given up early, for whoever made it can find out more; "" if it is not."""
+    if call.few_tries and state.losses >= MOST_LOSSES:
+        return "it was lost on the way again and again"
+    if not verdict.by_proxy or state.attempts < MOST_PROXY_ANSWERS:
+        return ""
+    if call.few_tries:
+        return "it was turned away again"
+    if call.carries is Carries.RELEASE:
+        return "whether it was released can be asked"
+    polls = call.yielding and call.method == "GET"
+    return "it may be about what was asked for alone" if polls and verdict.status in _NOT_THERE else ""
 
 
 def backoff(
@@ -168,7 +181,7 @@ def backoff(
         return GiveUp(f"it has failed for {failing_seconds:.0f} s, and {rules.limit}")
     if asked_seconds is None:
         bound = _bound(rules, attempt - 1)
-        return Retry(min(draw * bound, left), f"full jitter below {bound:g} s")
+        return Retry(min(draw * bound, left), f"again within {bound:g} s")
     if asked_seconds > left:
         return GiveUp(
             f"the service asks to wait {asked_seconds:.0f} s, which is longer than the {left:.0f} s left, for "

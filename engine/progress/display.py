@@ -172,7 +172,8 @@ def _first_failure(event: events.BatchSettled | events.BatchMoved) -> str:
 
 def _first_retry(event: events.CallRetried) -> str:
     left = "" if event.left_seconds is None else f" for up to {duration(event.left_seconds)}"
-    return f"{event.kind} did not succeed ({event.reason}); calls that fail are tried again{left}"
+    failure = event.failure or f"{event.kind} did not succeed ({event.reason})"
+    return f"{failure}; calls that fail are tried again{left}"
 
 
 def progress_line(now: Snapshot) -> str:

@@ -163,8 +163,11 @@ class CallRetried(msgspec.Struct, frozen=True):
     attempt: int
     wait_seconds: float
     reason: str
+    """The same for all calls that fail alike."""
     left_seconds: float | None = None
     """For so long it is tried again and again; None: not known."""
+    failure: str = ""
+    """What was called and what the service said, for people; "" if nobody words it."""
 
 
 WORTH_SAYING_SECONDS = 1.0

@@ -168,7 +168,7 @@ def sentence_of(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line
             return f"call {event.kind} ended after {duration(event.seconds)}: {answer}"
         case events.CallRetried():
             again = duration(event.wait_seconds)
-            return f"call {event.kind}, attempt {event.attempt}: {event.reason}; again in {again}"
+            return f"call {event.kind}, attempt {event.attempt}: {event.failure or event.reason}; again in {again}"
         case events.Paused() | events.Spaced():
             return f"calls wait for {duration(event.wait_seconds)}: {event.reason}"
         case LimitChanged():

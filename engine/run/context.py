@@ -19,7 +19,7 @@ from engine.clock import Clock
 from engine.ledger.base import Ledger
 from engine.model.batch import Batch, good_indexes, parts_above
 from engine.model.doubt import INHERITED, Again, Doubt, Wish
-from engine.model.errors import BulkSubmitError, SourceChanged, UnexpectedAnswer
+from engine.model.errors import BulkSubmitError, CallFailed, Refused, SourceChanged, Unavailable, UnexpectedAnswer
 from engine.model.job import Job, JobState
 from engine.model.outcome import Settlement
 from engine.model.record import Skipped
@@ -235,6 +235,21 @@ class Run(Struct, frozen=True):
         if self.service.polling is None:
             raise UnexpectedAnswer(f"service {self.service.kind} cannot be asked about its batches")
         return self.service.polling
+
+    async def check_reach(self, failure: CallFailed) -> None:
+        """Return if the service is there although a question failed; a page in its place may be about that one alone.
+
+        Raises:
+            Unavailable: it is not to be had.
+        """
+        if not isinstance(failure, Unavailable):
+            return
+        if not failure.by_proxy:
+            raise failure
+        try:
+            await self.service.look()
+        except Refused:
+            return  # the service itself says so
 
     def end_sending(self, error: BulkSubmitError) -> None:
         """Send nothing more because of `error`, follow what is under way, and then end the run."""

@@ -38,7 +38,7 @@ from engine.model.payload import Payload
 from engine.model.settings import AUTO, SendSettings
 from engine.model.submission import State, Submission
 from engine.progress.events import BatchesWaiting, BatchProgressed, Noticed
-from engine.progress.text import count
+from engine.progress.text import count, duration
 from engine.run.context import Run, doubt_after_call
 from engine.run.queues import Signal
 from engine.run.uploader import Payloads
@@ -47,6 +47,9 @@ from engine.services.base import Asked, BatchProgress
 _LOOK_SECONDS = 1.0
 """Between two looks over all open batches for those that still wait: there may be a hundred thousand."""
 _NAMES_SHOWN = 5  # waiting batches that an error names
+_LATE_POLLS = 3  # polls of a batch that may say "not there" before we say so: some show it a moment after its release
+_COMPLAIN_SECONDS = 30.0  # between two lines about polls that fail: there may be as many as batches
+_MOST_DOUBLINGS = 60  # of the wait after polls that fail; more would overflow a float
 _MOST_EARLY = 1000  # names of batches of which callbacks told before we knew them
 _NEVER_OPEN = 2**31
 """Bounds nothing: what a service answers at once is never open, however many requests are under way."""
@@ -66,6 +69,7 @@ class _OpenBatch(Struct):
     settlement: Settlement | None = None  # handed to the ledger
     doubt: Doubt | None = None  # while polls fail: since when, and how
     failures: int = 0  # polls in a row
+    failing_noted: bool = False  # that they fail is told, or waits to be
 
     @property
     def is_stuck(self) -> bool:
@@ -83,7 +87,11 @@ class Poller:
         self._unknown_words: set[str] = set()
         self._settings = settings
         self._moved_at = run.clock.monotonic()
-        self._said_at = self._looked_at = float("-inf")
+        self._said_at = self._looked_at = self._complained_at = float("-inf")
+        self._still_after = 0.0
+        """After so many idle seconds the next line says that nothing moves; 0: the settle time."""
+        self._untold: set[int] = set()
+        """Batches whose polls began to fail since the last line about such a one."""
         polling = run.service.polling
         together = polling.polls_together if polling else 1
         self._schedule = PollSchedule(settings.poll_seconds, settings.max_poll_seconds, together)
@@ -206,14 +214,13 @@ class Poller:
                 [self._asked(open_batch, sent_at) for open_batch in open_batches]
             )
         except (Refused, UnexpectedAnswer, Unavailable) as failure:
-            await self._check_reach(failure)
+            await self._run.check_reach(failure)
             for open_batch in open_batches:
                 await self._excuse(open_batch, failure)
             return
         answered_at = self._run.clock.monotonic()
         self._round_trip += (answered_at - sent_at - self._round_trip) * (_NEWEST if self._round_trip else 1)
         seen_at = (sent_at + answered_at) / 2  # the service looked halfway between question and answer
-        self._look_for_movement(seen_at)
         said = {progress.sequence: progress for progress in answers}
         for open_batch in open_batches:
             if open_batch.batch.sequence in said:
@@ -221,6 +228,7 @@ class Poller:
             else:
                 words = f"nothing was said of batch {open_batch.submission.remote_id}"
                 await self._excuse(open_batch, UnexpectedAnswer(words))
+        self._look_for_movement(seen_at)  # only now: what the answers show has moved
 
     def _asked(self, open_batch: _OpenBatch, now: float) -> Asked:
         unmoved = now - open_batch.moved_at >= self._run.settle_time.seconds
@@ -248,19 +256,8 @@ class Poller:
         except SourceError as error:  # with the file in its place again, a later run asks once more
             await self._park(open_batch, f"which of its records were created cannot be told: {error}")
         except (Refused, UnexpectedAnswer, Unavailable) as failure:
-            await self._check_reach(failure)
+            await self._run.check_reach(failure)
             await self._excuse(open_batch, failure)
-
-    async def _check_reach(self, failure: CallFailed) -> None:
-        """End the run if the service is not to be had; a page in its place may be about what was asked alone."""
-        if not isinstance(failure, Unavailable):
-            return
-        if not failure.by_proxy:
-            raise failure
-        try:
-            await self._run.service.look()
-        except Refused:
-            return  # the service itself says so
 
     async def _apply_answer(self, open_batch: _OpenBatch, progress: BatchProgress, seen_at: float) -> None:
         before, open_batch.shown = open_batch.shown, progress
@@ -284,7 +281,7 @@ class Poller:
             open_batch.settlement = settlement
             await self._run.settle(open_batch.batch, open_batch.submission, settlement, wait=False)
             return
-        open_batch.doubt, open_batch.failures = None, 0
+        open_batch.doubt, open_batch.failures, open_batch.failing_noted = None, 0, False
         self.wake()
 
     async def _settlement_of(
@@ -305,7 +302,10 @@ class Poller:
         """Say that accepted batches still wait; end the run once nothing has moved for too long."""
         settle_seconds = self._run.settle_time.seconds
         idle_seconds = now - self._moved_at
-        if idle_seconds < settle_seconds or now - self._looked_at < _LOOK_SECONDS:
+        if idle_seconds < settle_seconds:
+            self._still_after = 0.0
+            return
+        if now - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = now
         waiting = [
@@ -314,6 +314,7 @@ class Poller:
             if open_batch.is_stuck and now - open_batch.released_at >= settle_seconds
         ]
         if not waiting:
+            self._tell_stillness(idle_seconds)
             return
         names = ", ".join(batch_name(open_batch.batch.sequence) for open_batch in waiting[:_NAMES_SHOWN])
         names += ", …" if len(waiting) > _NAMES_SHOWN else ""
@@ -333,6 +334,26 @@ class Poller:
                 f"said what could come twice"
             )
             self._run.end(error)
+
+    def _tell_stillness(self, idle_seconds: float) -> None:
+        """Say that nothing moves although the service works, it says: after the settle time, then ever more rarely."""
+        if idle_seconds < self._still_after or not self._open:
+            return
+        seconds, every = self._run.settle_time.seconds, self._open.values()
+        if any(one.settlement is not None or self._may_move(one, seconds) for one in every):  # it has, or could have
+            return
+        self._still_after = 2 * idle_seconds
+        oldest = next(iter(self._open.values()))
+        name = batch_name(oldest.batch.sequence)
+        said = (
+            "its polls fail" if oldest.failures else f"the service says {oldest.shown.said or 'not finished'!r} of it"
+        )
+        self._run.emit(
+            Noticed(
+                f"nothing has moved for {duration(idle_seconds)}, and {count(len(self._open), 'batch')} open. "
+                f"The oldest is batch {name}: {said}. It is followed on"
+            )
+        )
 
     def _may_move(self, open_batch: _OpenBatch, seconds: float) -> bool:
         """Return whether a batch may have moved without a poll that showed it."""
@@ -359,19 +380,37 @@ class Poller:
         now = self._run.clock.monotonic()
         doubt = open_batch.doubt or doubt_after_call(self._run, open_batch.submission)
         gone = isinstance(failure, Refused) and failure.status == HTTPStatus.NOT_FOUND
+        self._tell_failure(open_batch, failure, now, gone=gone)
         if (
             gone and doubt.remote_status is not RemoteStatus.NOT_THERE
         ):  # its time counts from the first 404, not from other failures
             doubt = replace(doubt, since=now)
         open_batch.doubt = doubt.with_answer(RemoteStatus.NOT_THERE if gone else RemoteStatus.SILENT, now)
         step = next_step(open_batch.doubt, self._run.settle_time.seconds)
-        if step.action is Action.PARK:
+        # A page may be that of a proxy that does not find its way for a while, even if the service itself is there.
+        patient = failure.by_proxy and now - doubt.since < self._settings.give_up_seconds
+        if step.action is Action.PARK and not patient:
             await self._park(open_batch, f"{step.reason}: {failure}")
             return
         open_batch.failures += 1
-        wait = min(self._settings.poll_seconds * 2**open_batch.failures, self._settings.max_poll_seconds)
-        self._schedule.ask_again(open_batch.batch.sequence, now + wait)
+        wait = self._settings.poll_seconds * 2.0 ** min(open_batch.failures, _MOST_DOUBLINGS)
+        wait = min(wait, self._settings.max_poll_seconds)
+        self._schedule.ask_again(open_batch.batch.sequence, now + wait, now)
         self.wake()
+
+    def _tell_failure(self, open_batch: _OpenBatch, failure: CallFailed, now: float, *, gone: bool) -> None:
+        """Say that the polls of a batch begin to fail; of many such batches only now and then, with their number."""
+        sequence = open_batch.batch.sequence
+        if not open_batch.failing_noted and open_batch.failures >= (_LATE_POLLS if gone else 0):
+            open_batch.failing_noted = True
+            self._untold.add(sequence)
+        if not self._untold or now - self._complained_at < _COMPLAIN_SECONDS:
+            return
+        others = self._untold - {sequence}
+        self._complained_at, self._untold = now, set()
+        words = f" and {count(len(others), 'other batch')}" if others else ""
+        said = f"polls of batch {batch_name(sequence)}{words} fail, and are made again: {failure}"
+        self._run.emit(Noticed(said))
 
     async def _park(self, open_batch: _OpenBatch, why: str) -> None:
         await self._run.move(open_batch.batch, open_batch.submission, State.UNCERTAIN, note=why)

@@ -48,7 +48,7 @@ async def freeze_all(
                         taken=plan.taken,
                         keys=plan.keys,
                     )
-                run.emit(frozen_event(plan))
+                    run.emit(frozen_event(plan))
                 with ahead.held():
                     await pass_on(plan)
         except Exception as error:  # noqa: BLE001 - raised below: a task group would wrap it
@@ -122,4 +122,6 @@ def frozen_event(plan: Plan) -> BatchesFrozen:
     going_up = sum(batch.count > 0 for batch in plan.batches)
     records = sum(batch.end.index - batch.start.index for batch in plan.batches)
     skipped = sum(batch.skipped for batch in plan.batches)
-    return BatchesFrozen(going_up, records, len(plan.rejects), plan.reached.offset, plan.last, skipped)
+    # What is read beyond the last batch is read anew by whoever goes on, so it counts only once all is read.
+    end = plan.batches[-1].end if plan.batches and not plan.last else plan.reached
+    return BatchesFrozen(going_up, records, len(plan.rejects), end.offset, plan.last, skipped)

@@ -189,7 +189,8 @@ class Recovery:
         case = replace(case, waited=case.waited + 1)
         try:
             remote_status, found = await self._remote_status(case)
-        except (UnexpectedAnswer, PossiblyApplied):  # this is no answer about the batch
+        except (UnexpectedAnswer, PossiblyApplied, Unavailable) as failure:  # this is no answer about the batch
+            await self._run.check_reach(failure)
             remote_status, found = RemoteStatus.SILENT, None
         if isinstance(found, str):
             case = replace(case, submission=replace(case.submission, remote_id=found))

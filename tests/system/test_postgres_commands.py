@@ -182,7 +182,7 @@ def test_check_says_what_is_wrong_with_a_database_and_how_to_mend_it(server, pla
         "BULKSUBMIT_LEDGER": server.url("stranger", database),
         "PGPASSWORD": server.passwords["stranger"],
     }
-    assert "user stranger lacks CREATE on schema public -- have the owner grant them" in ledger()
+    assert "user stranger lacks CREATE on schema public -- there are no tables yet" in ledger()
     place.environment["PGPASSWORD"] = server.passwords["loader"]
     assert "the password is wrong or missing" in ledger()
     assert server.passwords["loader"] not in typed.said

@@ -166,6 +166,7 @@ def _steps(result: Result, ledger: LedgerAddress) -> list[list[str]]:
         mend_first=mend_first,
         later=result.later,
         retried=result.retried,
+        parked=result.parked,
     )
     if result.orphans:
         left = f"{count(result.orphans, 'empty batch')} left at the service"
@@ -228,18 +229,18 @@ def next_steps(  # noqa: PLR0913 - what there is to know of a job
     mend_first: bool = False,
     later: Mapping[str, int] = MappingProxyType({}),
     retried: Retried | None = None,
+    parked: bool = False,
 ) -> list[tuple[str, str]]:
     """Return (what for, command) of what a person should do about a job that nobody works on, in this order.
 
     `mend_first`: it stopped for something that only a person can mend. `retried`: what became of failures since.
+    `parked`: nothing else is left of it to be sent.
     """
     failed = bool(tally.failed or tally.rejected) and not (retried and retried.job == job and not retried.left)
     again = f"retry {retried.job if retried else job}"  # of the job that is retried: it takes what was mended in any
     steps: list[tuple[str, str]] = []
     if state == JobState.OPEN:
-        steps.append(
-            ("mend what is named above, then go on" if mend_first else "go on where it stopped", f"resume {job}")
-        )
+        steps.append(_going_on(job, mend_first=mend_first, parked=parked))
     if state == JobState.CANCELED and any(tally.states.get(one) for one in _UNDER_WAY):
         steps.append(("end what is under way, the canceling was interrupted", f"cancel {job}"))
     elif state == JobState.CANCELED and tally.unresolved:
@@ -258,6 +259,12 @@ def next_steps(  # noqa: PLR0913 - what there is to know of a job
     if rejects and tally.uncertain and not service_can.count:
         return [_read("see which are uncertain, and look for them at the service", rejects), *_typed(steps, ledger)]
     return _typed(steps, ledger)
+
+
+def _going_on(job: str, *, mend_first: bool, parked: bool) -> tuple[str, str]:
+    if parked:
+        return "see why workers were lost with what is parked, then go on", f"resume {job} --parked"
+    return "mend what is named above, then go on" if mend_first else "go on where it stopped", f"resume {job}"
 
 
 def _about_later(job: str, later: Mapping[str, int]) -> Iterator[tuple[str, str]]:

@@ -345,18 +345,27 @@ def next_of(status: JobStatus, ledger: LedgerAddress) -> list[list[str]]:
         mend_first=mend_first,
         later=status.later,
         retried=status.retried,
+        parked=_only_parked(status),
     )
     newest = status.runs[-1] if status.runs else None
     if newest and newest.command in LOADING_NOTHING and newest.exit_code not in _CAME_TO_ITS_END:
         again = command(f"{newest.command} {job.name}", ledger)
         steps = [one for one in steps if one[1] != again]
         steps.insert(0, (f"go on with the {newest.command} that was ended early", again))
-    if mend_first:
+    if mend_first and not _only_parked(status):
         steps.insert(1, ("or with a configuration that is mended", command(f"resume {job.name} --config FILE", ledger)))
     elif job.state is JobState.OPEN and last == Exit.LIMIT:
         more = command(f"resume {job.name} --max-failed LIMIT", ledger)
         steps[0] = ("go on, once you have seen why so many failed", more)
     return [[what, line] for what, line in steps]
+
+
+def _only_parked(status: JobStatus) -> bool:
+    """Return whether `resume` has nothing to send but what is parked."""
+    states = {shard.state for shard in status.shards}
+    return (
+        status.job.read_complete and ShardState.PARKED in states and not states & {ShardState.OPEN, ShardState.SETTLING}
+    )
 
 
 def resume_said(status: JobStatus) -> str:

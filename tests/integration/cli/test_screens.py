@@ -23,6 +23,7 @@ from engine.model.job import JobState
 from engine.model.outcome import Fate, LaterFate, Outcome, Tally
 from engine.model.record import Format, Reject, Source
 from engine.model.runs import PastRun, RunCounts, Sample
+from engine.model.shard import Shard, ShardState
 from engine.reports.audit import Audit
 from engine.reports.causes import Cause, FailureExample
 
@@ -284,6 +285,24 @@ class TestAdvice:
         ended = result_screen(replace(RESULT, state=JobState.CANCELED, tally=tally), LEDGER)
         asked = job_screen(JobStatus(replace(JOB, state=JobState.CANCELED), tally, running=False), LEDGER)
         assert ended.tables[-2].rows == asked.tables[-1].rows
+
+    @pytest.mark.parametrize(
+        ("states", "line"),
+        [
+            (["done", "parked", "left"], "bulksubmit resume nightly --parked"),
+            (["done", "parked", "open"], "bulksubmit resume nightly"),
+            (["parked", "settling"], "bulksubmit resume nightly"),
+            (["done", "left"], "bulksubmit resume nightly"),
+        ],
+    )
+    def test_of_a_job_of_which_only_parked_shards_are_left_has_those_sent(self, states, line):
+        job = replace(JOB, state=JobState.OPEN, read_complete=True)
+        shards = [Shard(number, number, ShardState(state), 1) for number, state in enumerate(states)]
+        run = PastRun(1, 1e9, "h", "1", ended_at=1e9 + 1, exit_code=Exit.MEND_FIRST)
+        asked = job_screen(JobStatus(job, TALLY, running=False, shards=shards, runs=[run]), LEDGER)
+        assert asked.tables[-1].rows[0][1] == line
+        ended = replace(RESULT, state=JobState.OPEN, exit_code=Exit.MEND_FIRST, parked=line.endswith("--parked"))
+        assert result_screen(ended, LEDGER).tables[-2].rows[0][1] == line
 
     @pytest.mark.parametrize("can_ask", [True, False])
     @pytest.mark.parametrize("can_count", [True, False])

@@ -59,7 +59,7 @@ def packed(desk, records, name="tasks.ndjson.gz", pack=gzip.compress):
 
 
 def spooled(desk, job="j"):
-    return sorted(path.name for path in (desk.folder / "state" / job).iterdir() if intake.SPOOLED.fullmatch(path.name))
+    return sorted(path.name for path in (desk.folder / "state" / job).glob("*") if intake.SPOOLED.fullmatch(path.name))
 
 
 async def test_packed_plain_and_fetched_sources_are_one_input_in_the_order_in_which_they_are_named(desk, server):

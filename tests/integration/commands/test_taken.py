@@ -10,7 +10,7 @@ import engine
 from engine.commands import taken
 from engine.commands.undo import undo
 from engine.ledger.sqlite import SqliteLedger
-from engine.model.errors import AlreadyTaken, Exit, JobLocked
+from engine.model.errors import AlreadyTaken, Exit, JobLocked, SourceError
 from engine.progress.events import Noticed
 from engine.sandbox.behaviour import FailureRule
 from engine.sandbox.settings import SandboxSama
@@ -61,6 +61,20 @@ async def test_content_decides_wherever_it_stands_and_the_old_file_may_be_gone(d
     await refused(desk, desk.folder / "elsewhere.ndjson")
     halves = [desk.source(tasks(20), "a.ndjson"), desk.source(tasks(25, 20), "b.ndjson")]
     await refused(desk, halves)
+
+
+async def test_what_is_refused_leaves_no_folder_but_one_that_was_there(desk):
+    desk = await desk()
+    source = desk.source(tasks(5))
+    await desk.submit(source)
+    (own := desk.folder / "own").mkdir()
+    before = sorted(path for path in desk.folder.rglob("*") if path.is_dir())
+    for output in (None, desk.folder / "new", own):
+        with pytest.raises(AlreadyTaken):
+            await desk.submit(source, job="k", output=output)
+    with pytest.raises(SourceError):
+        await desk.submit(desk.folder / "nowhere.ndjson", job="k")
+    assert sorted(path for path in desk.folder.rglob("*") if path.is_dir()) == before
 
 
 @pytest.mark.parametrize("changed", [0, 44])
@@ -187,7 +201,7 @@ async def test_standard_input_is_compared_too_and_not_kept_in_vain(desk, monkeyp
     await desk.submit(source)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
     await refused(desk, "-")
-    assert list((desk.ledger.parent / "k").iterdir()) == []
+    assert not (desk.ledger.parent / "k").exists()
 
 
 async def test_what_takes_long_is_said_and_can_be_interrupted(desk, monkeypatch):

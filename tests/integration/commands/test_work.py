@@ -9,9 +9,11 @@ from msgspec.structs import replace
 import engine
 import engine.commands.work
 from engine.cli.output.status import job_screen
+from engine.commands.paths import open_ledger
 from engine.ledger.sqlite import SqliteLedger
 from engine.model.errors import ConfigError, Exit, Interrupted
-from engine.progress.events import BatchSettled, JobEnded, JobTallied
+from engine.model.shard import LeaseTerms
+from engine.progress.events import BatchSettled, JobEnded, JobTallied, Noticed
 from engine.run.context import Stop
 
 from .desk import once, tasks
@@ -160,3 +162,35 @@ async def test_a_job_that_cannot_be_worked_on_here_keeps_no_worker_from_the_othe
     assert (done.exit_code, (await desk.status("has")).job.state) == (ConfigError.exit_code, "finished")
     assert "job lacks: " in done.message
     assert "OTHER_KEY" in done.message
+
+
+async def test_a_key_that_is_missing_here_is_told_even_while_others_have_all_that_there_is(shared, desk, monkeypatch):
+    desk = await desk()
+    monkeypatch.setenv("OTHER_KEY", "sandbox-key")
+    config = desk.config()
+    config.write_text(config.read_text().replace("SAMA_ACCESS_KEY", "OTHER_KEY"))
+    desk.stop_at = 1
+    await desk.submit(desk.source(tasks(50)), config)
+    monkeypatch.delenv("OTHER_KEY")
+    events = []
+    async with open_ledger(desk.ledger) as other:
+        with other.lock("j"):
+            await other.take_shards("j", LeaseTerms("other", 600.0, 300.0), 100)
+            async with asyncio.timeout(20):
+                done = await engine.work("j", desk.ledger, events.append)
+    assert (done.exit_code, "OTHER_KEY" in done.message) == (ConfigError.exit_code, True)
+    assert any("OTHER_KEY" in event.text for event in events if isinstance(event, Noticed))
+
+
+async def test_a_job_that_is_not_there_is_named_and_waited_for_until_stopped(shared, desk):
+    desk = await desk()
+    await desk.submit(desk.source(tasks(5)))
+    events, stop = [], Stop()
+    worker = asyncio.create_task(engine.work("nosuch", desk.ledger, events.append, stop, stay=True))
+    async with asyncio.timeout(20):
+        while not events:  # noqa: ASYNC110 - no event is set by it
+            await asyncio.sleep(0.02)
+    stop.request(Interrupted(15))
+    done = await worker
+    assert "there is no job 'nosuch'" in events[0].text
+    assert "work nosuch --stay" in done.message

@@ -133,7 +133,7 @@ def test_a_batch_that_is_finished_is_asked_about_again_only_if_its_fate_could_no
     assert schedule.take(0.05) == [0]
     schedule.saw(0, 0.05, 1000, finished=True)
     assert schedule.next_due() == float("inf")
-    schedule.ask_again(0, 1.0)
+    schedule.ask_again(0, 1.0, 0.05)
     assert schedule.take(1.0) == [0]
 
 
@@ -153,8 +153,51 @@ def test_a_batch_of_which_there_was_no_answer_is_asked_about_when_it_is_told():
     schedule.release(0, 1000, 0.0)
     assert schedule.take(0.05) == [0]
     assert schedule.next_due() == float("inf")
-    schedule.ask_again(0, 7.0)
+    schedule.ask_again(0, 7.0, 0.05)
     assert schedule.next_due() == 7.0
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_before_anything_is_known_a_poll_that_fails_lets_the_next_ones_go_ahead(together):
+    schedule = PollSchedule(first_seconds=0.5, together=together)
+    for key in range(9):
+        schedule.release(key, 10, 0.0)
+    now, times = 0.0, []
+    while (now := max(now, schedule.next_due())) < 10.0:
+        keys = schedule.take(now)
+        times += [(now, key) for key in keys]
+        for key in keys:
+            schedule.ask_again(key, now + 8.0, now)  # all of them fail
+    assert [key for _, key in times[:9]] == list(range(9))
+    waits = {round(after - before, 6) for (before, _), (after, _) in pairwise(times[:9])}
+    assert waits == {0.05} if together == 1 else waits == {0.0, 0.05}, "one after the other, not in a burst"
+
+
+def test_once_a_batch_is_known_one_whose_polls_fail_holds_up_no_other():
+    schedule = PollSchedule()
+    for key in range(9):
+        schedule.release(key, 10, 0.0)
+    now, done = 0.0, set()
+    while (now := max(now, schedule.next_due())) < 3.0:
+        for key in schedule.take(now):
+            if key == 0:
+                schedule.ask_again(0, now + 1.0, now)
+            else:
+                schedule.saw(key, now, 10, finished=True)
+                schedule.forget(key, now)
+                done.add(key)
+    assert done == set(range(1, 9))
+
+
+def test_a_poll_that_failed_and_then_tells_of_a_batch_under_way_lets_no_further_one_go_ahead():
+    schedule = PollSchedule()
+    for key in range(9):
+        schedule.release(key, 10, 0.0)
+    assert schedule.take(0.05) == [0]
+    schedule.ask_again(0, 0.08, 0.05)
+    assert schedule.take(0.08) == [0]
+    schedule.saw(0, 0.08, 0, finished=False)
+    assert looks(schedule, lambda *_: 0, 0.12)[0][1] == 0
 
 
 def test_what_is_forgotten_is_not_asked_about():
@@ -389,6 +432,6 @@ def test_nothing_is_told_of_a_batch_for_ever_without_its_being_asked_about(known
 def test_a_poll_that_failed_is_not_made_sooner_for_a_callback(known):
     known.hear(1, 100, 10.0)
     assert known.take(10.0) == [1]
-    known.ask_again(1, 15.0)
+    known.ask_again(1, 15.0, 10.0)
     known.hear(1, 100, 10.1)
     assert known.next_due() == 15.0

@@ -440,6 +440,18 @@ async def test_where_nothing_has_ever_answered_a_run_gives_up_after_a_minute_as_
     assert first.left_seconds == 60
 
 
+async def test_a_call_that_is_made_again_tells_what_was_called_and_what_the_service_said(make):
+    full = answer(503, b'{"message": "the queue is full"}')
+    caller, _, events = make(full, answer())
+    await caller.call(STATUS)
+    (retried,) = [event for event in events if isinstance(event, CallRetried)]
+    assert retried.failure.startswith(
+        "status (GET api.example.com/v2/batches/1.json) did not succeed: status 503: the q"
+    )
+    assert "batches" not in retried.reason, "it counts calls that fail alike"
+    assert "jitter" not in retried.reason
+
+
 async def test_callers_that_wait_together_for_a_service_that_never_answered_all_end_after_a_minute(make, clock):
     caller, _, _ = make(lambda call, now: lost(Loss.UNREACHABLE))
 
@@ -580,6 +592,22 @@ async def test_a_page_that_turns_a_release_away_is_handed_back_after_two_tries(m
         await caller.call(replace(CREATE, carries=Carries.RELEASE))
     assert raised.value.by_proxy
     assert len(wire.requests) == 2
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_poll_is_handed_back_once_a_page_has_said_twice_that_what_it_names_is_not_there(make, status):
+    caller, wire, _ = make(*[answer(status, PAGE)] * 2, speech=speech)
+    with pytest.raises(Unavailable, match="about what was asked for alone") as raised:
+        await caller.call(replace(STATUS, yielding=True))
+    assert raised.value.by_proxy
+    assert len(wire.requests) == 2
+
+
+@pytest.mark.parametrize("other", [{"yielding": False}, {"method": "POST"}])
+async def test_any_other_call_is_made_again_until_no_page_comes_in_between(make, other):
+    caller, wire, _ = make(*[answer(404, PAGE)] * 4, answer(), speech=speech)
+    await caller.call(replace(STATUS, **{"yielding": True, **other}))
+    assert len(wire.requests) == 5
 
 
 async def test_a_page_that_turns_records_away_is_handed_back_at_once(make):

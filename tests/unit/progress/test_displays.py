@@ -103,6 +103,12 @@ def test_plain_lines_come_every_few_seconds_however_many_events_there_are(plain,
             CallRetried("start", 1, 0.4, "no connection", 900.0),
             "start did not succeed (no connection); calls that fail are tried again for up to 15 min 00 s",
         ),
+        (
+            CallRetried(
+                "start", 1, 0.4, "status 503", None, "start (GET a.example/b) did not succeed: status 503: full"
+            ),
+            "start (GET a.example/b) did not succeed: status 503: full; calls that fail are tried again",
+        ),
     ],
 )
 def test_what_a_person_wants_to_know_gets_a_line_at_once(plain, lines, event, line):

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from engine.adaptive.settle_time import SETTLE_SECONDS
 from engine.model.doubt import MOST_SILENT
-from engine.model.errors import Exit, StillWaiting, UnexpectedAnswer
+from engine.model.errors import Exit, StillWaiting, Unavailable, UnexpectedAnswer
 from engine.model.settings import SendSettings
 from engine.model.submission import State
-from engine.progress.events import BatchesWaiting, BatchMoved, BatchProgressed, BatchSettled, Spaced
+from engine.progress.events import BatchesWaiting, BatchMoved, BatchProgressed, BatchSettled, Noticed, Spaced
 from engine.run.poller import Poller
 
 NONSENSE = Fault(UnexpectedAnswer("not JSON"))
@@ -333,6 +333,134 @@ async def test_a_service_that_is_not_to_be_had_stops_the_job_and_the_batch_stays
     with pytest.raises(type(fault.error)):
         await chase.poll()
     assert await chase.bench.states() == [State.RELEASED]
+
+
+def a_page():
+    page = Unavailable("status 404: a page", status=404)
+    page.by_proxy = True
+    return page
+
+
+async def test_a_page_in_place_of_an_answer_holds_up_no_other_batch_while_the_service_itself_is_there(chase):
+    chase = await chase(batches=8, give_up_seconds=60.0)
+    plain, known_at = chase.service.progress, {}
+
+    async def with_pages(followed):
+        if followed[0].sequence < 5:
+            raise a_page()
+        known_at[followed[0].sequence] = chase.clock.elapsed
+        return await plain(followed)
+
+    chase.service.progress = with_pages
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.UNCERTAIN] * 5 + [State.SETTLED] * 3
+    assert max(known_at.values()) < 3.0
+
+
+@pytest.mark.parametrize("give_up_seconds", [10.0, 1000.0])
+async def test_a_batch_of_which_only_pages_tell_is_given_the_time_of_any_trouble_at_least(chase, give_up_seconds):
+    chase = await chase(service={"faults": {"progress": [Fault(a_page())] * FOR_EVER}}, give_up_seconds=give_up_seconds)
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.UNCERTAIN]
+    asked = len(chase.poll_times)
+    assert chase.poll_times[-1] - chase.poll_times[0] >= give_up_seconds or asked == MOST_SILENT
+    assert asked == MOST_SILENT or chase.poll_times[-2] - chase.poll_times[0] < give_up_seconds
+
+
+async def test_polls_that_fail_for_ever_so_long_are_made_on(chase):
+    service = {"faults": {"progress": [Fault(a_page())] * 1500}}
+    chase = await chase(service=service, give_up_seconds=1e6, max_poll_seconds=1.0)
+    await chase.to_the_end()
+    assert await chase.bench.states() == [State.SETTLED]
+
+
+async def test_a_page_ends_the_run_if_the_service_itself_is_not_to_be_had(chase):
+    chase = await chase(service={"faults": {"progress": [Fault(a_page())], "look": [unavailable()]}})
+    with pytest.raises(Unavailable, match="nobody answers"):
+        await chase.poll()
+    assert await chase.bench.states() == [State.RELEASED]
+
+
+# What is said of polls that go wrong, and of a service that stands still
+
+
+def noticed(chase):
+    return [event.text for event in chase.bench.events if isinstance(event, Noticed)]
+
+
+@pytest.mark.parametrize("fault", SILENCES)
+@pytest.mark.parametrize("call", ["progress", "settlement"])
+async def test_the_first_poll_that_fails_is_told_at_once_with_its_words(chase, call, fault):
+    chase = await chase(service={"faults": {call: [fault]}})
+    await chase.poll()
+    assert noticed(chase) == [f"polls of batch 0 fail, and are made again: {fault.error}"]
+
+
+async def test_of_many_batches_whose_polls_fail_a_line_now_and_then_tells_how_many(chase):
+    chase = await chase(batches=50, service={"faults": {"progress": [NONSENSE] * FOR_EVER}})
+    await chase.to_the_end()
+    said = noticed(chase)
+    assert said[0].startswith("polls of batch 0 fail")
+    assert "and 49 other batches fail" in said[1] or "and 48 other batches fail" in said[1]
+    assert len(said) == 2
+
+
+async def test_that_a_batch_is_not_there_yet_is_said_only_if_it_lasts(chase):
+    chase = await chase(service={"faults": {"progress": [GONE] * 3}})
+    await chase.to_the_end()
+    assert noticed(chase) == []
+
+
+async def test_that_polls_of_a_batch_fail_is_said_whatever_came_first_and_anew_after_an_answer(chase):
+    faults = [GONE, NONSENSE, NONSENSE, *[None] * 9, NONSENSE]
+    chase = await chase(service={"tasks_per_second": 0.01, "faults": {"progress": faults}})
+    await chase.to_the_end()
+    assert noticed(chase) == [f"polls of batch 0 fail, and are made again: {NONSENSE.error}"] * 2
+
+
+async def test_that_a_batch_stays_gone_is_said(chase):
+    chase = await chase(service={"faults": {"progress": [GONE] * 5}})
+    await chase.to_the_end()
+    assert noticed(chase) == ["polls of batch 0 fail, and are made again: no such batch"]
+
+
+async def test_that_nothing_moves_is_said_ever_more_rarely_with_the_word_of_the_service(chase):
+    chase = await chase(batches=2, service=QUIET)
+    plain = chase.service.progress
+
+    async def working(followed):
+        return [replace(one, said="WORKING", waiting=False) for one in await plain(followed)]
+
+    chase.service.progress = working
+    while chase.clock.elapsed < 3600:
+        await chase.poll()
+    said = noticed(chase)
+    assert all("2 batches open. The oldest is batch 0: the service says 'WORKING' of it" in line for line in said)
+    assert said[0].startswith("nothing has moved for 2 min")
+    assert len(said) == 5  # after 2, 4, 8, 16 and 32 minutes
+
+
+async def test_a_batch_that_was_not_asked_about_for_long_is_not_said_to_stand_still(chase):
+    chase = await chase(batches=3, service={"tasks_per_second": 0.01, "in_turn": True})
+    await chase.to_the_end()
+    looks = [after - before for before, after in pairwise(chase.poll_times)]
+    assert max(looks) > 2 * SETTLE_SECONDS, "else nothing is shown"
+    assert noticed(chase) == []
+
+
+async def test_after_something_moved_that_nothing_does_is_said_anew(chase):
+    chase = await chase(service=QUIET)
+    plain = chase.service.progress
+
+    async def working(followed):
+        word = "WORKING" if chase.clock.elapsed < 1000 else "STILL WORKING"
+        return [replace(one, said=word, waiting=False) for one in await plain(followed)]
+
+    chase.service.progress = working
+    while chase.clock.elapsed < 1300:
+        await chase.poll()
+    waits = [line.removeprefix("nothing has moved for ").split(" ")[0] for line in noticed(chase)]
+    assert (waits[:2], waits[-2:]) == (["2", "4"], ["2", "4"])
 
 
 # Services that are asked about several batches at once

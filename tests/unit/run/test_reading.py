@@ -5,11 +5,11 @@ from fakes.bench import a_bench
 from fakes.clock import until
 
 from engine.batch.chunker import Plan
-from engine.model.batch import Limits
+from engine.model.batch import Batch, Limits
 from engine.model.errors import SourceError
 from engine.model.record import Position
 from engine.progress.events import BatchesFrozen
-from engine.run.reading import MOST_AHEAD, freeze_all, joined
+from engine.run.reading import MOST_AHEAD, freeze_all, frozen_event, joined
 
 
 class Plans:
@@ -134,6 +134,12 @@ async def test_who_refuses_a_plan_ends_the_reading(bench):
     with pytest.raises(SourceError, match="not this one"):
         await freeze_all(bench.run(), plans, refuse)
     assert plans.read < 100
+
+
+@pytest.mark.parametrize(("last", "told"), [(False, 80), (True, 90)])
+def test_what_is_read_beyond_the_last_batch_counts_as_read_only_at_the_end(last, told):
+    batch = Batch(0, Position(), Position(80, 8), 8, 0, b"", b"")
+    assert frozen_event(Plan([batch], [], Position(90, 9), last=last)).read_bytes == told
 
 
 def test_plans_that_follow_each_other_are_one():

@@ -334,6 +334,21 @@ async def test_a_release_that_something_in_between_keeps_turning_away_is_asked_a
     assert bench.service.ids() == EACH_ONCE
 
 
+@pytest.mark.parametrize(("look", "ends"), [([], False), ([Fault(Unavailable("nobody answers"))], True)])
+async def test_a_page_in_place_of_what_became_of_a_batch_is_no_answer_while_the_service_is_there(bench, look, ends):
+    page = Unavailable("a page instead of an answer")
+    page.by_proxy = True
+    bench.service.faults = {"release": [lost(applied=True)], "remote_status": [Fault(page)], "look": look}
+    submitting = bench.submit(await one_batch(bench))
+    if ends:
+        with pytest.raises(Unavailable, match="nobody answers"):
+            await submitting
+    else:
+        assert (await submitting).state is State.RELEASED
+        assert bench.service.calls("remote_status") == ["remote_status"] * 2
+    assert bench.service.ids() == EACH_ONCE
+
+
 async def test_a_release_that_is_refused_at_first_and_waits_is_the_plain_no_of_the_service(bench):
     bench.service.faults = {"release": [refused("not this one")]}
     assert (await bench.submit(await one_batch(bench))).state is State.SETTLED
