@@ -285,14 +285,15 @@ class DescribedService:
         """Return a call with the records of a batch as its body.
 
         Raises:
-            Refused: the body is longer than the service takes, and can be halved; or no body can be made.
+            Refused: the body is longer than the service takes, so the batch is halved, and a record alone fails; or no
+                body can be made.
         """
         try:
             body = self._framing.body(payload, values) if payload.lengths else ()
         except ValueError as error:
             raise Refused(str(error), call=call.kind, blame=Blame.PAYLOAD) from error
         length, most = sum(map(len, body)), self.settings.limit.bytes
-        if most is not None and length > most and len(payload.lengths) > 1:
+        if most is not None and length > most:
             said = f"its body would have {length:,} bytes, and service.limit.bytes is {most:,}"
             raise Refused(said, call=call.kind, blame=Blame.PAYLOAD, too_large=True)
         headers = without_case({"Content-Type": self._framing.content_type(payload), **call.headers})

@@ -111,7 +111,8 @@ class LimitTable(Section, frozen=True, kw_only=True):
     records: Annotated[int, Meta(ge=1)] | None = None
     """Of one batch; `batch.max_records` holds, too."""
     bytes: Annotated[int, Meta(ge=1)] | None = None
-    """Of the body of one batch as it is sent, framing included; `batch.max_bytes` holds, too."""
+    """Of the body of one batch as it is sent, framing included; `batch.max_bytes` holds, too. A record that is longer
+    alone is not sent."""
     open: Annotated[int, Meta(ge=1)] = 100
     """Batches that the service may work on at once."""
     requests_per_second: Annotated[float, Meta(gt=0)] | None = None
