@@ -78,6 +78,7 @@ def _created(settings: DescribedSettings) -> str:
     if results.format == "ids":
         return f"a record is created if {where} has an id for it, by their order"
     how = _CREATED_BY[results.match]
+    how += f", counted from {results.first_index}" if results.match == "index" else ""
     said = "says that it is fine" if results.ok else "has no error"
     rest = {"error": "is uncertain", "created": "counts as created, too"}.get(results.missing, "has failed")
     return f"a record is created if its item in {where} {said} (matched {how}); one without an item {rest}"

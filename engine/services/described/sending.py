@@ -171,11 +171,12 @@ class Sending:
     def _sort_out(self, refusal: Refused) -> bool:
         """Take out the records that a refusal names; return whether the others may be sent again."""
         left = len(self._left)
-        flaws = {at: said for at, said in refusal.flaws.items() if 0 <= at < left}
+        # A place that was not sent: it counts from another number, and the other places may be those of neighbours.
+        flaws = refusal.flaws if all(0 <= at < left for at in refusal.flaws) else {}
         if refusal.exists and not flaws and left == 1:
             flaws = {0: str(refusal)}
         if not flaws:
-            if refusal.exists:  # which of them, only halves tell
+            if refusal.exists or refusal.flaws:  # which of them, only halves tell
                 refusal.blame = Blame.PAYLOAD
             return False
         # What is staged, or followed by a name, is one whole: the places of its records are those of the batch.

@@ -13,7 +13,8 @@ def fates(body, *, count=2, keys=None, earlier=False, unique_ids=True, **table):
     """Return settlement and busy positions by an answer with a list of results."""
     made = table.pop("failures", None)
     rules = ResultsTable(**{"id": ["id"], **table}, **({"failures": FailuresTable(**made)} if made else {}))
-    gathered = RecordFates(count, lambda: keys or [f"k{at}" for at in range(count)], unique_ids=unique_ids)
+    known = keys or [f"k{at}" for at in range(count)]
+    gathered = RecordFates(count, lambda: known, unique_ids=unique_ids, first_index=rules.first_index)
     ListReader(rules).add_value(body, gathered)
     settlement = gathered.settlement(rules.missing, earlier=earlier)
     assert not settlement.unclear()

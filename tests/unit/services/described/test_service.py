@@ -623,6 +623,15 @@ class TestASearchForRecords:
         located = await described.service.locate(batch, payload, 0.0)
         assert (located.settlement.task_ids, located.unclear) == ([None, "t2"], frozenset())
 
+    @pytest.mark.parametrize("first", [0, 1])
+    async def test_places_are_counted_as_in_the_results(self, first):
+        description = self.DESCRIPTION.replace('key = "n"', 'index = "at"') + f"first_index = {first}\n"
+        found = [{"id": f"t{at}", "at": first + at, "data": {"tag": f"j-{TOKEN}-7"}} for at in (1, 0)]
+        described = Described(description, lambda seen: (200, {"results": found}))
+        batch, payload = described.batch([{"n": "0", "data": {}}, {"n": "1", "data": {}}])
+        located = await described.service.locate(batch, payload, 0.0)
+        assert located.settlement.task_ids == ["t0", "t1"]
+
     async def test_nothing_found_is_no_settlement(self):
         described = Described(self.DESCRIPTION, lambda seen: (200, {"results": []}))
         batch, payload = described.batch([{"n": "0", "data": {}}])
@@ -720,6 +729,17 @@ class TestRefusalsThatNameRecords:
         assert refused.value.blame is Blame.PAYLOAD
         assert len(described.wire.seen) == 21
 
+    @pytest.mark.parametrize(("told", "counted"), [(0, 1), (1, 0)])
+    async def test_a_service_that_counts_from_another_number_than_is_told_has_no_neighbour_fail(self, told, counted):
+        def server(seen):
+            bad = {str(at + counted): {"message": "bad"} for at, task in enumerate(seen.json) if task["a"] < 0}
+            return 400, {"data": {"requests": bad}}
+
+        described = Described(f"{BY_INDEX.replace('bytes = 60', 'bytes = 6000')}first_index = {told}\n", server)
+        with pytest.raises(Refused) as refused:
+            await described.released([{"a": -1}, {"a": 2}, {"a": -3}])
+        assert (refused.value.blame, len(described.wire.seen)) == (Blame.PAYLOAD, 1)
+
     async def test_an_index_that_no_record_has_is_none(self):
         described = Described(BY_INDEX, lambda seen: (400, {"data": {"requests": {"7": {"message": "no"}}}}))
         with pytest.raises(Refused):
@@ -778,10 +798,12 @@ class TestBodies:
         assert (refused.value.blame, refused.value.too_large) == (Blame.PAYLOAD, True)
         assert not described.wire.seen
 
-    async def test_a_record_that_is_too_long_alone_is_sent_all_the_same(self):
+    async def test_a_record_that_is_too_long_alone_is_not_sent_either(self):
         described = Described(BY_INDEX, all_or_none)
-        found = await described.settled([{"a": 1, "b": "x" * 100}])
-        assert found.task_ids == ["t1"]
+        with pytest.raises(Refused, match=r"would have 119 bytes, and service\.limit\.bytes is 60") as refused:
+            await described.released([{"a": 1, "b": "x" * 100}])
+        assert refused.value.blame is Blame.PAYLOAD, "it fails, being alone"
+        assert not described.wire.seen
 
 
 class TestFailuresAfterASuccess:
