@@ -687,6 +687,7 @@ def _check_source(one: DescribedSettings) -> None:
 def _check_failures(one: DescribedSettings, failures: FailuresTable) -> None:
     place = "results.failures"
     _check_paths(place, items=failures.items, key=failures.key, index=failures.index, error=failures.error)
+    _check_paths(place, id=failures.id)
     _check_conditions(place, exists=failures.exists, busy=failures.busy)
     if not failures.key and not failures.index and one.results.match != "index":
         raise ValueError(f"{place}.key: missing; say by what an item is known to be a record's: key or index")
@@ -742,6 +743,11 @@ def _check_pages(pages: PagesTable, place: str) -> None:
 
 def _check_rule(rule: RuleTable, place: str) -> None:
     _check_paths(place, path=rule.path, at=rule.at, index=rule.index, error=rule.error)
+    _check_paths(place, id=rule.id)
+    if rule.id and (rule.means != "exists" or rule.at):
+        raise ValueError(
+            f'{place}.id: goes with means = "exists" and without at: it is the id of the one that is there'
+        )
     if (rule.equals or rule.contains) and not rule.path:
         raise ValueError(f"{place}.path: missing; say where in the answer equals or contains is looked for")
     if not rule.status and not rule.path:

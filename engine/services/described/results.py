@@ -35,6 +35,8 @@ THERE_ALREADY = "it is there already: its key stands twice in the source, or it 
 _TWICE = "the results name it twice, and not alike"
 _SAME_ID = "the service names task {} for another record, too"
 PERHAPS_OURS = "it is there already, and it is not known any more whether an earlier attempt of ours has made it"
+UNNAMED = ""
+"""Id of a task that is there by an attempt of ours, where nobody says its name, and the record's key is none."""
 NOT_NAMED = "the results do not name it"
 _TWINS = "its key stands twice in the batch, and the results do not tell the two records apart"
 _STRAY = "the results do not name it, but {} that no record has"
@@ -152,16 +154,24 @@ class RecordFates:
     """Gathers what results say of the records of one batch; they may come in several lists.
 
     `keys` returns the key of each record, in order, or () where records have none; it is asked only if keys are needed.
+    `keys_are_ids`: the service calls a record by its key.
     Kept are id and error of each record, and nothing of the items themselves.
     """
 
     def __init__(
-        self, count: int, keys: Callable[[], Sequence[str]], *, unique_ids: bool = True, first_index: int = 0
+        self,
+        count: int,
+        keys: Callable[[], Sequence[str]],
+        *,
+        unique_ids: bool = True,
+        first_index: int = 0,
+        keys_are_ids: bool = True,
     ) -> None:
         self._count = count
         self._first_index = first_index
         self._keys = keys
         self._unique_ids = unique_ids
+        self._keys_are_ids = keys_are_ids
         self._ids: list[str | None] = [None] * count
         self._named = bytearray(count)
         self._fates: dict[int, tuple[ItemFate, str]] = {}
@@ -239,9 +249,11 @@ class RecordFates:
         self._check_places(call)
         self._place_ordered(call)
         self._place_twins()
-        errors, uncertain, busy = {}, {}, []
+        errors, uncertain, busy, by_key = {}, {}, [], []
         for place, (fate, said) in self._fates.items():
             if fate is ItemFate.EXISTS and earlier:
+                if self._ids[place] is None and not self._keys_are_ids:
+                    by_key.append(place)
                 continue
             self._ids[place] = None
             if fate is ItemFate.UNCLEAR:
@@ -258,6 +270,7 @@ class RecordFates:
         self._name_the_rest(errors, uncertain)
         if self._unique_ids:
             doubt_same_ids(self._ids, uncertain)
+        forget_ids(self._ids, by_key)
         self.busy = sorted(busy)
         return Settlement(self._ids, _told(errors), note=note, uncertain=_told(uncertain))
 
@@ -386,6 +399,13 @@ def doubt_same_ids(ids: list[str | None], uncertain: dict[int, str]) -> None:
         if task_id in often:
             ids[position] = None
             uncertain[position] = _SAME_ID.format(task_id)
+
+
+def forget_ids(ids: list[str | None], by_key: Iterable[int]) -> None:
+    """Take the keys from created records at some positions that stand there as ids, and are none of the service's."""
+    for position in by_key:
+        if ids[position] is not None:
+            ids[position] = UNNAMED
 
 
 def _each(places: Sequence[Any]) -> Iterable[tuple[int, Any]]:

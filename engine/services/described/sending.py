@@ -16,7 +16,8 @@ from engine.model.errors import CallFailed, NotApplied, PossiblyApplied, Refused
 from engine.model.outcome import Settlement
 from engine.model.payload import Payload
 from engine.services.base import Intent
-from engine.services.described.results import PERHAPS_OURS, THERE_ALREADY, doubt_same_ids
+from engine.services.described.items import is_id
+from engine.services.described.results import PERHAPS_OURS, THERE_ALREADY, UNNAMED, doubt_same_ids, forget_ids
 
 if TYPE_CHECKING:
     from engine.services.described.service import DescribedService
@@ -54,6 +55,8 @@ class Sending:
         self._ids: list[str | None] = [None] * count
         self._errors: dict[int, str] = {}
         self._uncertain: dict[int, str] = {}
+        self._by_key: list[int] = []
+        """Positions of those that stand here by their keys, since nobody says by which ids."""
         self._notes: list[str] = []
         self._accepted = False
         """A call was answered with success: some records may be created."""
@@ -88,6 +91,7 @@ class Sending:
                     return
         if self._service.again is not Again.SAFE:  # each call has seen to its own records only
             doubt_same_ids(self._ids, self._uncertain)
+        forget_ids(self._ids, self._by_key)
         note = "; ".join(dict.fromkeys(filter(None, self._notes)))
         self.settlement = Settlement(self._ids, self._errors, note=note, uncertain=self._uncertain)
 
@@ -140,6 +144,9 @@ class Sending:
             if at in again:
                 continue
             self._ids[position] = found.task_ids[at]
+            if found.task_ids[at] == UNNAMED:
+                self._ids[position] = self._keys()[at]
+                self._by_key.append(position)
             if at in found.errors:
                 tries = f" ({self._busy_rounds + 1} times)" if at in busy and self._busy_rounds else ""
                 if at in busy and self.earlier:
@@ -185,19 +192,22 @@ class Sending:
             refusal.blame = Blame.PAYLOAD
             return False
         self._flaw_rounds += 1
-        self._take_out(flaws, exists=refusal.exists)
+        self._take_out(flaws, refusal)
         self._keep([at for at in range(left) if at not in flaws])
         return True
 
-    def _take_out(self, flaws: Mapping[int, str], *, exists: bool) -> None:
+    def _take_out(self, flaws: Mapping[int, str], refusal: Refused) -> None:
         """Settle the records that a refusal names, by their places among those left."""
+        exists, task_id = refusal.exists, refusal.task_id if is_id(refusal.task_id) else ""
         ours = exists and self.earlier
         keys: Sequence[str] = self._keys() if ours else ()
         self._ours |= ours
         for at, said in flaws.items():
             position = self._left[at]
-            if keys:
-                self._ids[position] = keys[at]
+            if ours and (task_id or keys):
+                self._ids[position] = task_id or keys[at]
+                if not task_id and not self._service.keys_are_ids:
+                    self._by_key.append(position)
             elif ours:
                 self._uncertain[position] = f"{PERHAPS_OURS} ({said})"
             else:

@@ -355,6 +355,12 @@ class DescribedService:
         settlement = fates.settlement(self._results.table.missing, earlier=earlier, call="release")
         return settlement, fates.busy
 
+    @property
+    def keys_are_ids(self) -> bool:
+        """Whether the service calls a record by its key."""
+        tables = [reader.table for reader, _ in self._fetches] or [self._results.table]
+        return all(not table.id or table.key in table.id for table in tables)
+
     def keys(self, payload: Payload, values: Mapping[str, str]) -> Sequence[str]:
         """Return the key of each record; () where they have none."""
         return self._framing.keys(payload, values)
@@ -375,7 +381,13 @@ class DescribedService:
 
     def _fates(self, count: int, keys: Callable[[], Sequence[str]]) -> RecordFates:
         is_upsert = self._declared is Again.SAFE
-        return RecordFates(count, keys, unique_ids=not is_upsert, first_index=self.settings.results.first_index)
+        return RecordFates(
+            count,
+            keys,
+            unique_ids=not is_upsert,
+            first_index=self.settings.results.first_index,
+            keys_are_ids=self.keys_are_ids,
+        )
 
     # --- after a lost answer ------------------------------------------------------------------------------------------
 

@@ -301,6 +301,8 @@ class FailuresTable(Section, frozen=True, kw_only=True):
     """Paths of why it failed."""
     exists: dict[str, Any] = field(default_factory=dict)
     """Path → value, or values: it is there already."""
+    id: Paths = ()
+    """Paths of the task's id in an item for which `exists` holds."""
     busy: dict[str, Any] = field(default_factory=dict)
     """Path → value, or values: it was not done, and goes again later."""
 
@@ -359,7 +361,8 @@ class ResultsTable(Section, frozen=True, kw_only=True):
     first_index: int = 0
     """Place of the first record of a batch: 0, or 1 where the service counts so."""
     id: Paths = ("id",)
-    """Paths of the task's id in an item. An empty list: the record's key is its id."""
+    """Paths of the task's id in an item. An empty list: the record's key is its id; so it is where `key` is one of
+    these paths."""
     ok: dict[str, Any] = field(default_factory=dict)
     """Path → value, or values: only an item with all of them is created; `"*"` is any value. Left out: one without an
     error is."""
@@ -411,6 +414,8 @@ class RuleTable(Section, frozen=True, kw_only=True):
     error: Paths = ()
     """Paths of the words that people should read; with `by_index`, in each error. Left out: `message`, `error` and the
     like."""
+    id: Paths = ()
+    """With `exists`, and without `at`: paths of the id of the task that is there already."""
 
 
 _SKELETON = """\

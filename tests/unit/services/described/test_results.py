@@ -133,6 +133,23 @@ class TestThereAlready:
     def test_it_is_called_by_its_key_then_where_the_service_does_not_name_it(self):
         assert settled([{"id": "a", "s": 201}, {"s": 409}], earlier=True, **self.RULES).task_ids == ["a", "k1"]
 
+    def test_unless_keys_are_no_ids_of_the_service(self):
+        items = [{"id": "a", "s": 201}, {"s": 409}]
+        found = settled(items, earlier=True, keys_are_ids=False, **self.RULES)
+        assert (found.task_ids, found.created) == (["a", ""], 2)
+        assert settled([{"s": 409}] * 2, earlier=True, keys_are_ids=False, **self.RULES).task_ids == ["", ""]
+        assert list(settled(items, keys_are_ids=False, **self.RULES).errors) == [1]
+
+    def test_a_list_of_failures_may_name_its_task(self):
+        failures = {"items": "e", "key": "k", "exists": {"code": "taken"}, "id": ["of.id"], "error": ["code"]}
+        body = {"r": [{"id": "a", "k": "k0"}], "e": [{"k": "k1", "code": "taken", "of": {"id": 7}}]}
+        rules = {"count": 2, "items": "r", "match": "key", "key": "k", "failures": failures, "keys_are_ids": False}
+        found = settled(body, earlier=True, **rules)
+        assert found.task_ids == ["a", "7"]
+        assert settled(body, **rules).errors == {1: f"{THERE_ALREADY} (taken)"}
+        del body["e"][0]["of"]
+        assert settled(body, earlier=True, **rules).task_ids == ["a", ""]
+
     def test_without_ok_it_is_no_success(self):
         found = settled([{"id": "a"}, {"id": "b", "s": 409}], exists={"s": 409})
         assert found.errors == {1: THERE_ALREADY}
