@@ -129,6 +129,11 @@ def steps_of(one: DescribedSettings) -> Iterator[tuple[str, StepTable]]:
         yield f"results.fetch[{at}]", fetch
 
 
+def has_source_keys(one: DescribedSettings) -> bool:
+    """Return whether records have keys that are different only if the source has no value twice."""
+    return bool(one.record.key) and "index" not in names_in_text(one.record.key)
+
+
 def payload_step(one: DescribedSettings) -> tuple[str, StepTable]:
     """Return the step that carries the records, and its key.
 

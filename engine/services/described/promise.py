@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from engine.model.doubt import Again
-from engine.services.described.consistency import rules_on_conflict
+from engine.services.described.consistency import has_source_keys, rules_on_conflict
 from engine.services.described.settings import DescribedSettings
 
 AFTER_A_LOSS: dict[Again, str] = {
@@ -67,7 +67,10 @@ def promise_of(settings: DescribedSettings) -> DescribedPromise:
     lost = f"after a lost answer {AFTER_A_LOSS[again]}"
     if again is Again.KEY:
         lost += f"; after {settings.release.key_seconds / _HOUR_SECONDS:g} hours it is uncertain instead"
-    return DescribedPromise(_created(settings), lost, tuple(_warnings(settings, again)))
+    created = _created(settings)
+    if has_source_keys(settings):
+        created += "; no key may stand twice in the source, which `validate` looks for"
+    return DescribedPromise(created, lost, tuple(_warnings(settings, again)))
 
 
 def _created(settings: DescribedSettings) -> str:

@@ -57,7 +57,7 @@ from engine.services.base import (
 )
 from engine.services.decoding import decode, is_page, words
 from engine.services.described.body import Framing
-from engine.services.described.consistency import finds_records, rules_on_conflict
+from engine.services.described.consistency import finds_records, has_source_keys, rules_on_conflict
 from engine.services.described.items import fetch_table
 from engine.services.described.paths import MISSING, compiled, text_of_value, words_at
 from engine.services.described.results import ListReader, RecordFates
@@ -65,7 +65,7 @@ from engine.services.described.search import Search
 from engine.services.described.sending import Sending
 from engine.services.described.settings import DescribedSettings, StepTable
 from engine.services.described.steps import PageWalk, Step, joined, without_case
-from engine.services.described.texts import Text, batch_names
+from engine.services.described.texts import BATCH_NAMES, Text, batch_names
 
 if TYPE_CHECKING:
     from engine.services.checks import Checking
@@ -649,6 +649,13 @@ def answer_preview(call: Call, settings: DescribedSettings) -> Answer | None:
     from engine.services.described import preview  # noqa: PLC0415 - a submit need not load it
 
     return preview.answer_preview(call, settings)
+
+
+def source_keys(settings: DescribedSettings) -> Callable[[Payload], Sequence[str]] | None:
+    """Return what returns the key of each task; None where there are none, or each has the number of its record."""
+    if not has_source_keys(settings):
+        return None
+    return partial(Framing(settings).keys, names=dict.fromkeys(BATCH_NAMES, ""))
 
 
 def taken_from(call: Call, answer: Answer, settings: DescribedSettings) -> Sequence[tuple[str, str]]:
