@@ -253,6 +253,20 @@ async def _located(trial: Trial, batch: Batch, payload: Payload) -> tuple[str | 
     return (located.names[0] if located.names else None), found
 
 
+async def a_search_names_a_batch_as_its_release_did(subject: Subject) -> None:
+    """A batch that a search finds is asked about by the name that the search gives: it must be that of the release."""
+    trial = await Trial.of(subject)
+    if trial.service.again is not Again.SEARCH or trial.service.staging is not None:
+        return
+    batch, payload = trial.batch(subject.good)
+    name, _ = await trial.carried_as(batch, payload)
+    found, _ = await _located(trial, batch, payload)
+    hold(
+        not (name and found) or name == found,
+        f"a search calls the batch {found!r}, and its release called it {name!r}: both must take the same name",
+    )
+
+
 async def _wait_for_remote_status(trial: Trial, name: str | None, *wanted: RemoteStatus) -> None:
     polling = trial.service.polling
     remote_status = await polling.remote_status(str(name)) if polling is not None else RemoteStatus.SILENT
@@ -418,6 +432,7 @@ CHECKS: Sequence[Check] = (
     a_lost_stage_is_harmless,
     a_lost_release_that_arrived_is_known,
     a_lost_release_that_never_arrived_is_known,
+    a_search_names_a_batch_as_its_release_did,
     a_batch_that_is_not_there_is_said_to_be_unknown,
     canceled_is_not_created,
     undone_is_gone,

@@ -271,7 +271,7 @@ class SearchTable(StepTable, frozen=True, kw_only=True):
     items: str = ""
     """Path of the list in the answer; left out, the answer is the list."""
     id: Paths = ("id",)
-    """Paths of the name of what was found: of the batch, or of the task."""
+    """Paths of the name of what was found: of the batch, the same as `release.take.id`, or of the task."""
     key: str = ""
     """Of records: path of their key; that of `results` where left out."""
     index: str = ""
