@@ -37,7 +37,7 @@ from engine.services.base import (
 )
 from engine.services.checks import Checking
 from engine.services.created import CreatedTasks, Refreshing, Undoing
-from engine.testing.trial import PromiseBroken, Subject, Trial, hold, hold_settled, never
+from engine.testing.trial import PromiseBroken, Subject, Trial, fates_in_words, hold, hold_settled, never
 
 Check: TypeAlias = Callable[[Subject], Awaitable[None]]
 
@@ -136,7 +136,7 @@ async def _create_all(subject: Subject, trial: Trial) -> None:
         settlement = await trial.carried(batch, payload)
         hold_settled(settlement, batch)
         got = [task_id is not None for task_id in settlement.task_ids]
-        hold(got == wanted, f"created are {got}, and should be {wanted}: {settlement}")
+        hold(got == wanted, f"created are {got}, and should be {wanted}: {fates_in_words(settlement)}")
         hold(all(settlement.errors.get(at) for at, good in enumerate(wanted) if not good), "an error has no reason")
         made += sum(wanted)
     hold(subject.created() == made, f"{subject.created()} tasks were created of {made} that were sent once")
@@ -201,7 +201,10 @@ async def a_lost_release_that_arrived_is_known(subject: Subject) -> None:
     if service.again is not Again.NEVER:
         settled = settlement if settlement is not None else await trial.followed(batch, name, payload)
         hold_settled(settled, batch)
-        hold(settled.created == batch.count, f"what a lost call has made is not told as created: {settled}")
+        hold(
+            settled.created == batch.count,
+            f"what a lost call has made is not told as created: {fates_in_words(settled)}",
+        )
     hold(subject.created() == batch.count, f"{subject.created()} tasks were created of a batch of {batch.count}")
 
 

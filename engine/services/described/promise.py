@@ -66,7 +66,8 @@ def promise_of(settings: DescribedSettings) -> DescribedPromise:
     again = Again(settings.release.again)
     lost = f"after a lost answer {AFTER_A_LOSS[again]}"
     if again is Again.KEY:
-        lost += f"; after {settings.release.key_seconds / _HOUR_SECONDS:g} hours it is uncertain instead"
+        hours = settings.release.key_seconds / _HOUR_SECONDS
+        lost += f"; after {hours:g} {'hour' if hours == 1 else 'hours'} it is uncertain instead"
     created = _created(settings)
     if has_source_keys(settings):
         created += "; no key may stand twice in the source, which `validate` looks for"

@@ -128,9 +128,8 @@ class Sending:
         first: dict[str, int] = {}
         for at, key in enumerate(keys):
             if first.setdefault(key, at) != at:
-                self._errors[at] = (
-                    f"its key stands twice in the source: record {first[key] + 1} of its batch has it, too"
-                )
+                number = self._payload.indexes[first[key]] if self._payload is not None else first[key]
+                self._errors[at] = f"its key stands twice in the source: record {number} has it, too"
         self._keep(list(first.values()))
 
     def _take_in(self, found: Settlement, busy: Sequence[int]) -> None:

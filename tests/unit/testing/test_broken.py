@@ -18,6 +18,7 @@ from engine.services.created import TaskState
 from engine.services.decoding import Anything, decode
 from engine.services.one_call import OneCall
 from engine.testing import CHECKS, PromiseBroken, Subject, checks
+from engine.testing.trial import fates_in_words
 
 from .subjects import toy
 
@@ -309,6 +310,12 @@ async def test_a_stager_that_keeps_its_promises_passes(check, service):
 async def test_a_stager_that_breaks_a_promise_is_found_out(check, broken, service):
     with pytest.raises(PromiseBroken):
         await check(stager(broken, service))
+
+
+def test_fates_are_told_in_words():
+    settlement = Settlement(["a", None, None, None], {1: "no"}, uncertain={2: "lost"})
+    said = "record 0 created as a; record 1 failed (no); record 2 uncertain (lost); record 3 has no fate"
+    assert fates_in_words(settlement) == said
 
 
 async def test_a_stager_that_cannot_read_nonsense_is_found_out():

@@ -44,6 +44,7 @@ def test_a_weak_promise_says_what_would_make_it_stronger():
         "after 24 hours it is uncertain instead"
     )
     keyed = PLAIN + 'again = "key"\nkey_header = "Idempotency-Key"\n'
+    assert promise_of(read(f"{keyed}key_seconds = 3600\n")).lost.endswith("after 1 hour it is uncertain instead")
     (warning,) = promise_of(read(keyed)).warnings
     assert "409" in warning
     assert promise_of(read(f'{keyed}[[rules]]\nstatus = [409]\nmeans = "busy"\n')).warnings == ()

@@ -159,7 +159,7 @@ class TestKeysThatStandTwice:
         server = Documents()
         found = await Described(BY_KEY, server).settled(self.NAMES)
         assert (found.task_ids, server.sent) == (["a", "b", None, "c", None], [["a", "b", "c"]])
-        twice = "its key stands twice in the source: record 1 of its batch has it, too"
+        twice = "its key stands twice in the source: record 100 has it, too"
         assert (found.errors, found.uncertain) == ({2: twice, 4: twice}, {})
 
     async def test_so_they_do_where_the_first_is_somebody_elses(self):
