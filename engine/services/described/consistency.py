@@ -748,17 +748,17 @@ def _check_pages(pages: PagesTable, place: str) -> None:
 
 def _check_rule(rule: RuleTable, place: str) -> None:
     _check_paths(place, path=rule.path, at=rule.at, index=rule.index, error=rule.error)
-    _check_paths(place, id=rule.id)
-    if rule.id and (rule.means != "exists" or rule.at):
-        raise ValueError(
-            f'{place}.id: goes with means = "exists" and without at: it is the id of the one that is there'
-        )
     if (rule.equals or rule.contains) and not rule.path:
         raise ValueError(f"{place}.path: missing; say where in the answer equals or contains is looked for")
     if not rule.status and not rule.path:
         raise ValueError(f"{place}.status: missing; a rule is about a status, or about what stands at a path, or both")
     if rule.means == "by_index" and not rule.at:
         raise ValueError(f'{place}.at: missing; with means = "by_index" it is the path of the errors')
+    _check_paths(place, id=rule.id)
+    if rule.id and (rule.means != "exists" or rule.at):
+        raise ValueError(
+            f'{place}.id: goes with means = "exists" and without at: it is the id of the one that is there'
+        )
     if rule.means not in {"by_index", "exists"} and (rule.at or rule.index):
         raise ValueError(f'{place}.{"at" if rule.at else "index"}: goes with means = "by_index" or "exists" only')
     if any(200 <= status < 300 for status in rule.status) and not (rule.path or rule.at):  # noqa: PLR2004 - success

@@ -271,7 +271,7 @@ class SearchTable(StepTable, frozen=True, kw_only=True):
     items: str = ""
     """Path of the list in the answer; left out, the answer is the list."""
     id: Paths = ("id",)
-    """Paths of the name of what was found: of the batch, the same as `release.take.id`, or of the task."""
+    """Paths of the name of what was found: of the batch, or of the task."""
     key: str = ""
     """Of records: path of their key; that of `results` where left out."""
     index: str = ""
@@ -409,13 +409,13 @@ class RuleTable(Section, frozen=True, kw_only=True):
     record there, the rule does not fit."""
     index: str = ""
     """With `by_index`: path of the place in an error of that list; left out, the error's own place in the list."""
+    id: Paths = ()
+    """With `exists`, and without `at`: paths of the id of the task that is there already."""
     first_index: int = 0
     """With `by_index`: place of the first record of a batch."""
     error: Paths = ()
     """Paths of the words that people should read; with `by_index`, in each error. Left out: `message`, `error` and the
     like."""
-    id: Paths = ()
-    """With `exists`, and without `at`: paths of the id of the task that is there already."""
 
 
 _SKELETON = """\

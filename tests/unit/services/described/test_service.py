@@ -585,6 +585,15 @@ class TestASearchForRecords:
         assert located.settlement.task_ids == [None, "t1"]
         assert located.settlement.uncertain == {0: "a search by its mark has not found it"}
 
+    @pytest.mark.parametrize("first", [0, 1])
+    async def test_places_are_counted_as_in_the_results(self, first):
+        description = self.DESCRIPTION.replace('key = "n"', 'index = "at"') + f"first_index = {first}\n"
+        found = [{"id": f"t{at}", "at": first + at, "data": {"tag": f"j-{TOKEN}-7"}} for at in (1, 0)]
+        described = Described(description, lambda seen: (200, {"results": found}))
+        batch, payload = described.batch([{"n": "0", "data": {}}, {"n": "1", "data": {}}])
+        located = await described.service.locate(batch, payload, 0.0)
+        assert located.settlement.task_ids == ["t0", "t1"]
+
     @pytest.mark.parametrize(
         "items",
         [
@@ -622,15 +631,6 @@ class TestASearchForRecords:
         found.append({"id": "t2", "n": "1"})
         located = await described.service.locate(batch, payload, 0.0)
         assert (located.settlement.task_ids, located.unclear) == ([None, "t2"], frozenset())
-
-    @pytest.mark.parametrize("first", [0, 1])
-    async def test_places_are_counted_as_in_the_results(self, first):
-        description = self.DESCRIPTION.replace('key = "n"', 'index = "at"') + f"first_index = {first}\n"
-        found = [{"id": f"t{at}", "at": first + at, "data": {"tag": f"j-{TOKEN}-7"}} for at in (1, 0)]
-        described = Described(description, lambda seen: (200, {"results": found}))
-        batch, payload = described.batch([{"n": "0", "data": {}}, {"n": "1", "data": {}}])
-        located = await described.service.locate(batch, payload, 0.0)
-        assert located.settlement.task_ids == ["t0", "t1"]
 
     async def test_nothing_found_is_no_settlement(self):
         described = Described(self.DESCRIPTION, lambda seen: (200, {"results": []}))
