@@ -53,6 +53,7 @@ class Mapper:
     """Makes tasks of rows. Safe to share between threads.
 
     `check` says why the service would not take a task, or None. A task that `plain_task` takes passes it unseen.
+    `task_bytes`: longest task that the service takes, as it goes up; None: of any length.
 
     Raises:
         ConfigError: the mapping contradicts itself, or a default is no JSON.
@@ -63,6 +64,8 @@ class Mapper:
         settings: MappingSettings,
         check: Callable[[Row], str | None],
         plain_task: type[msgspec.Struct] | None = None,
+        *,
+        task_bytes: int | None = None,
     ) -> None:
         _refuse_contradictions(settings)
         _refuse_unfit_values(settings)
@@ -74,6 +77,7 @@ class Mapper:
         self._reshapes = self._template is not None or not plainly_wrapped
         self._prefix, self._suffix = _surroundings(settings)
         self._check = check
+        self._task_bytes = task_bytes
         self.proof = None if self._reshapes or plain_task is None else self._proof(plain_task)
         """Takes records that become tasks without a look at their values: `apply` needs no rows of them."""
         self._route = lru_cache(_ROUTES)(self._new_route)
@@ -81,7 +85,8 @@ class Mapper:
     def apply(self, block: Block) -> Block:
         """Return the tasks of a block; rows that cannot be mapped or do not pass the check become rejects."""
         if block.rows is None:
-            return replace(block, raws=self._surrounded(block.raws))
+            tasks = self._surrounded(block.raws)
+            return replace(block, raws=tasks).without(self._too_long(tasks))
         flaws: dict[int, str] = {}
         make = self._reshaped if self._reshapes else self._wrapped
         values, tasks = make(block.raws, block.rows, flaws)
@@ -90,7 +95,15 @@ class Mapper:
             for position, reason in enumerate(reasons):
                 if reason is not None:
                     flaws.setdefault(position, reason)
-        return replace(block, raws=tasks, rows=values).without(flaws)
+        return replace(block, raws=tasks, rows=values).without(self._too_long(tasks) | flaws)
+
+    def _too_long(self, tasks: Sequence[bytes]) -> dict[int, str]:
+        """Return by position why tasks are too long for the service."""
+        most = self._task_bytes
+        if most is None or max(map(len, tasks), default=0) <= most:
+            return {}
+        why = "its task has {:,} bytes, and the service takes {:,} at once (service.limit.bytes)"
+        return {at: why.format(len(task), most) for at, task in enumerate(tasks) if len(task) > most}
 
     def render(self, raws: Sequence[bytes]) -> Sequence[bytes]:
         """Return the tasks of records that were good before: the same bytes that `apply` made of them."""

@@ -89,7 +89,8 @@ class PlanningRecipe(Struct, frozen=True):
     def __call__(self) -> Planner:
         """Join the parts."""
         service = self._service()
-        mapper = Mapper(self.settings.mapping, service.check, service.plain_task)
+        most = service.limits.task_bytes
+        mapper = Mapper(self.settings.mapping, service.check, service.plain_task, task_bytes=most)
 
         def plan(segment: Segment) -> Iterator[Plan]:
             with ExitStack() as opened:

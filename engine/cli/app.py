@@ -713,7 +713,8 @@ def validate(
     """Check every record and send nothing.
 
     The configuration is checked, and records are read, mapped and checked, as `submit` would, so a load can be mended
-    before it begins. No call is made. The first tasks are shown as they would go up.
+    before it begins. No call is made. The first tasks are shown as they would go up. Where a service knows records by
+    keys of the source, those that stand twice are named, and the exit code is 3.
     """
     from engine.cli.output.checks import validation_screen
     from engine.cli.signals import watch

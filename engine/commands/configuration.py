@@ -343,8 +343,8 @@ def _refuse_files(value: Any, where: str) -> None:
 def _refuse_literal(value: Any, where: str, variable: str) -> None:
     if isinstance(value, str) and not _REFERENCE.fullmatch(value):
         raise ConfigError(
-            f"{where}: a secret does not belong into the file; "
-            f'write "${{env:{_variable(variable)}}}" or "${{file:/path}}" and keep it there, or give a SecretStr'
+            f'{where}: a secret does not belong into the file; write "${{env:{_variable(variable)}}}" or '
+            '"${file:/path}" and keep it there (from Python, a SecretStr will do)'
         )
 
 

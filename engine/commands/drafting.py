@@ -50,7 +50,8 @@ def draft(
     """
     document = tomlkit.document()
     of = f" --from {shlex.quote(Path(inspected.source.path).name)}" if inspected is not None else ""
-    _say(document, f"Made by `bulksubmit init {kind}{of}`. Look it over; every key: docs/configuration.md.")
+    keys = "every key" if not notes else "every key outside [service]"
+    _say(document, f"Made by `bulksubmit init {kind}{of}`. Look it over; {keys}: docs/configuration.md.")
     document.add(tomlkit.nl())
     document.add("service", _service(kind, answers))
     if notes:

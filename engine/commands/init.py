@@ -197,7 +197,14 @@ def make(
     """
     check_free(file, overwrite=overwrite)
     module = wiring.service_module(kind)
-    _build(kind, _values(kind, answers))
+    try:
+        _build(kind, _values(kind, answers))
+    except ConfigError as error:
+        if str(error).partition(": ")[0] in {f"service.{one.question.key}" for one in questions(kind)}:
+            raise
+        raise ConfigError(
+            f"{error}. `init` does not ask for it: answer otherwise, and write it into the file"
+        ) from error
     settings = _settings(kind, _values(kind, answers))
     with TemporaryDirectory(prefix="bulksubmit-") as copies:
         inspected = None

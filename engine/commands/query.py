@@ -6,10 +6,12 @@ The module is a long one, since it has an operation for each question.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from functools import cache, partial
+from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +19,7 @@ from tempfile import TemporaryDirectory
 import anyio.to_thread
 from msgspec.structs import astuple, replace
 
-from engine.batch.known import marker_for
+from engine.batch.known import marker_for, second_of_key
 from engine.batch.planning import reference_of
 from engine.commands import wiring
 from engine.commands.columns import check_columns
@@ -45,7 +47,8 @@ from engine.model.batch import Batch
 from engine.model.errors import BulkSubmitError, DamagedRow, JobError, SourceError
 from engine.model.job import Job, JobState
 from engine.model.outcome import Fate, Later, Outcome
-from engine.model.record import Reject, Source, kept_key, loads, no_records, source_at
+from engine.model.payload import Payload
+from engine.model.record import Position, Reject, Source, kept_key, loads, no_records, source_at
 from engine.model.runs import PastAudit, RunCounts, counted
 from engine.model.settings import SourceSettings
 from engine.model.submission import State
@@ -58,6 +61,7 @@ from engine.reports.missing import Missing, write_missing
 from engine.reports.outcomes import fate_of
 from engine.run.context import Stop
 from engine.run.reading import frozen_event
+from engine.services.base import SourceKeys
 from engine.source.given import Sources
 from engine.source.sources import check_unchanged
 
@@ -73,6 +77,8 @@ MOST_FAILED = 1000
 FINDINGS_KEPT = 20
 """Of an audit that are remembered."""
 
+_HASH_BYTES = 16
+"""Of a key, as a validation remembers it: no accident makes two of them alike."""
 MOST_REJECTS = 100
 """Rejects that a validation shows; more would only scroll by."""
 
@@ -368,7 +374,38 @@ async def _validated(setup: wiring.Setup, found: tuple[Source, ...], emit: Liste
         first = first or next((batch for batch in plan.batches if batch.count), None)
         emit(frozen_event(plan))
     tasks = await anyio.to_thread.run_sync(_first_tasks, offline, job, first) if first else []
-    return Validation(records, rejected, batches, job.size_bytes if batches else 0, shown, tasks, no_records(found))
+    twins, first_twins = await anyio.to_thread.run_sync(_twins, offline, job)
+    size_bytes = job.size_bytes if batches else 0
+    return Validation(records, rejected, batches, size_bytes, shown, tasks, no_records(found), twins, first_twins)
+
+
+def _twins(offline: wiring.Offline, job: Job) -> tuple[int, Sequence[tuple[Source, Reject]]]:
+    """Return how many records have a key that an earlier one has, and the first of them. Memory stays flat."""
+    source_keys: SourceKeys | None = getattr(offline.setup.module, "source_keys", None)
+    keys_of = source_keys(offline.setup.service) if source_keys is not None else None
+    if keys_of is None:
+        return 0, ()
+    found, shown = 0, list[tuple[Source, Reject]]()
+    with closing(sqlite3.connect("")) as seen:  # a file of its own, which nobody else sees, and which SQLite removes
+        seen.execute("CREATE TABLE seen (hash BLOB PRIMARY KEY, record INTEGER, offset INTEGER) WITHOUT ROWID")
+        for block in offline.tasks(job, Position()):
+            keys = keys_of(Payload.of(block.raws, block.indexes))
+            hashes = [sha256(key.encode()).digest()[:_HASH_BYTES] for key in keys]
+            before = seen.total_changes
+            rows = zip(hashes, block.indexes, block.offsets, strict=True)
+            seen.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", rows)
+            if seen.total_changes - before == len(hashes):
+                continue
+            for at, hash_ in enumerate(hashes):
+                ((first, offset),) = seen.execute("SELECT record, offset FROM seen WHERE hash = ?", (hash_,))
+                if first == block.indexes[at]:
+                    continue
+                found += 1
+                if len(shown) < MOST_REJECTS:
+                    why = second_of_key(job.sources, first, offset)
+                    place = block.indexes[at], block.offsets[at], block.lengths[at], block.lines[at]
+                    shown.append((source_at(job.sources, block.offsets[at]), Reject(*place, why)))
+    return found, shown
 
 
 def _first_tasks(offline: wiring.Offline, job: Job, batch: Batch) -> list[str]:

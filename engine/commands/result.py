@@ -194,6 +194,10 @@ class Validation(Struct, frozen=True):
     """The first three as they would go up, each cut to a line."""
     nothing: str = ""
     """What to say where there is no record."""
+    twins: int = 0
+    """Records whose key an earlier one has, where the service knows records by keys of the source."""
+    first_twins: Sequence[tuple[Source, Reject]] = ()
+    """The first of them, as `rejects`; the reason names the record that came first."""
 
 
 async def summarize(  # noqa: PLR0913 - what there is to say at the end

@@ -418,7 +418,8 @@ def _making(setup: Setup) -> tuple[object, ...]:
 def offline(setup: Setup, job: Job, service: Service | None = None) -> Offline:
     """Join the parts that need no network, with a service that calls nobody unless one is given."""
     service = service or setup.module.build(setup.service, setup.settings.batch, job, NoCalls(), CLOCK)
-    return Offline(service, Mapper(setup.settings.mapping, service.check, service.plain_task), setup)
+    mapping, most = setup.settings.mapping, service.limits.task_bytes
+    return Offline(service, Mapper(mapping, service.check, service.plain_task, task_bytes=most), setup)
 
 
 def load_offline(job: Job) -> Offline:

@@ -59,6 +59,7 @@ def failure(
                 flaws = verdict.hint.flaws.items()
                 failed.flaws = {position: foreign_words(flaw, redact) for position, flaw in flaws}
                 failed.batch_not_found, failed.exists = verdict.hint.gone, verdict.hint.exists
+                failed.task_id = verdict.hint.task_id
     failed.by_proxy = verdict.by_proxy
     failed.timed_out = verdict.timed_out and verdict.lost
     failed.reset = verdict.reset

@@ -37,6 +37,8 @@ class Limits(Struct, frozen=True):
     """What the service puts around the array of a batch when it sends it."""
     record_bytes: int = 0
     """What it adds to each task, at most."""
+    task_bytes: int | None = None
+    """Longest task that the service takes at all; a longer one is rejected, and none has a batch of its own."""
 
 
 class Batch(Struct, frozen=True):

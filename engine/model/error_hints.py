@@ -63,3 +63,5 @@ class Refusal(Struct, frozen=True):
     """What the call is about is not there: it is gone, or not there yet."""
     exists: bool = False
     """What the call would have made is there already."""
+    task_id: str = ""
+    """The service's id of that; "" where it is not said."""

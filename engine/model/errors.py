@@ -340,6 +340,8 @@ class Refused(NotApplied):
         """A release was refused because there is no such batch: it is gone, or not there yet."""
         self.exists = False
         """It was refused because what it would have made is there already."""
+        self.task_id = ""
+        """The service's id of that; "" where it is not said."""
         self.flaws: Mapping[int, str] = {}
         """Position in what the call carried → why it is at fault; {}: the service does not say which."""
 

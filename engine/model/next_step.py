@@ -178,7 +178,7 @@ _STAGING = _of(
 
 _REPEATED = _of(
     State.RELEASING,
-    StepRow(Action.PARK, "its answer was lost, and nothing more is sent", again=REPEATABLE, wish=(Wish.CANCEL,)),
+    StepRow(Action.PARK, "no answer tells what became of it, no more is sent", again=REPEATABLE, wish=(Wish.CANCEL,)),
     # The service's own no. The same call would have had it before, so an earlier attempt has made nothing, either.
     StepRow(Action.FAIL, "the service refused it", again=REPEATABLE, declined=(Declined.REFUSED,)),
     StepRow(
@@ -241,7 +241,7 @@ _RELEASING = _of(
         declined=(Declined.NOT_THERE,),
         lost=False,
     ),
-    StepRow(Action.PARK, "its answer was lost", again=NAMELESS),
+    StepRow(Action.PARK, "no answer tells what became of it", again=NAMELESS),
     StepRow(Action.CANCEL, "nothing more is to be created", cancel=(Cancel.UNTRIED,), wish=(Wish.CANCEL,)),
     # The evidence that an earlier release arrived; canceling what has only not begun would undo good work.
     StepRow(

@@ -33,7 +33,7 @@ class Settlement(Struct, frozen=True):
     """The fate of every record of a batch, by position in the batch."""
 
     task_ids: Sequence[str | None]
-    """The service's id for each record; None where no task is known."""
+    """The service's id for each record; None where no task is known, "" where there is one whose id nobody says."""
     errors: Mapping[int, str] = {}
     """Position → the service's reason, for the records that it refused."""
     note: str = ""
@@ -85,7 +85,7 @@ class Outcome(Struct, frozen=True):
     state: Fate
     """Its fate: one of the values below."""
     task_id: str | None = None
-    """The service's id of its task; null where there is none."""
+    """The service's id of its task; null where there is none, empty where it is not known."""
     batch_id: str | None = None
     """The service's name of the batch, or of the call, that it went up with."""
     url: str | None = None

@@ -471,7 +471,7 @@ def _skipped_lines(job: Job, skip: Skipped, holders: Sequence[Holding], task_url
     """Return the lines of records that were skipped for others that were created; none if they are made one by one."""
     offsets, _ = decode_spans(skip.offset, skip.spans)
     source = source_at(job.sources, offsets[0])
-    task_ids = [held.task_id for held in holders if held.task_id is not None]
+    task_ids = [held.task_id for held in holders if held.task_id]
     if skip.why is not Why.CREATED or offsets[-1] >= source.end or len(task_ids) < skip.count:
         return b""
     varying: dict[str, Sequence[Any]] = {

@@ -240,6 +240,9 @@ TakenFrom: TypeAlias = Callable[[Call, Answer, Any], Sequence[tuple[str, str]]]
 LaterCalls: TypeAlias = Callable[[Any], Sequence[Call]]
 """Settings of the service → the calls that follow when a batch is up, with names in place of values."""
 
+SourceKeys: TypeAlias = Callable[[Any], Callable[[Payload], Sequence[str]] | None]
+"""Settings of the service → what returns the key of each task; None where keys cannot stand twice in a source."""
+
 
 @runtime_checkable
 class ServiceModule(Protocol):
@@ -250,7 +253,7 @@ class ServiceModule(Protocol):
     calls back when it has created tasks. And a function `answer_preview`, an `AnswerPreview`: `preview` shows a call
     that depends on the answer to another one only by it. And functions `taken_from`, a `TakenFrom`, and `later_calls`,
     a `LaterCalls`: `check --trace` shows what they return. And a function `propose_mapping`, a `ProposeMapping`: `init`
-    writes what it returns.
+    writes what it returns. And a function `source_keys`, a `SourceKeys`: `validate` finds keys that stand twice by it.
     """
 
     SETTINGS: type[ServiceSettings]

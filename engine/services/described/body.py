@@ -219,8 +219,18 @@ class Framing:
         most_bytes = min(batch.max_bytes, limit.bytes or batch.max_bytes)
         lengths = self._lengths(job)
         return Limits(
-            records, most_bytes, fixed_bytes=self._fixed_bytes(lengths), record_bytes=self._record_bytes(lengths)
+            records,
+            most_bytes,
+            fixed_bytes=self._fixed_bytes(lengths),
+            record_bytes=self._record_bytes(lengths),
+            task_bytes=limit.bytes if self._has_whole_tasks else None,
         )
+
+    @property
+    def _has_whole_tasks(self) -> bool:
+        """Whether each task stands in the body as it is, so that no body is shorter than one of its tasks."""
+        is_json = self._body.framing in {"array", "ndjson", "single"}
+        return is_json and (self._template is None or TASK in self._template.names)
 
     def _lengths(self, job: Job) -> dict[str, int]:
         """Return how long the value of each name is at most, by what is foreseen."""

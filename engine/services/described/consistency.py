@@ -129,6 +129,11 @@ def steps_of(one: DescribedSettings) -> Iterator[tuple[str, StepTable]]:
         yield f"results.fetch[{at}]", fetch
 
 
+def has_source_keys(one: DescribedSettings) -> bool:
+    """Return whether records have keys that are different only if the source has no value twice."""
+    return bool(one.record.key) and "index" not in names_in_text(one.record.key)
+
+
 def payload_step(one: DescribedSettings) -> tuple[str, StepTable]:
     """Return the step that carries the records, and its key.
 
@@ -687,6 +692,7 @@ def _check_source(one: DescribedSettings) -> None:
 def _check_failures(one: DescribedSettings, failures: FailuresTable) -> None:
     place = "results.failures"
     _check_paths(place, items=failures.items, key=failures.key, index=failures.index, error=failures.error)
+    _check_paths(place, id=failures.id)
     _check_conditions(place, exists=failures.exists, busy=failures.busy)
     if not failures.key and not failures.index and one.results.match != "index":
         raise ValueError(f"{place}.key: missing; say by what an item is known to be a record's: key or index")
@@ -748,6 +754,11 @@ def _check_rule(rule: RuleTable, place: str) -> None:
         raise ValueError(f"{place}.status: missing; a rule is about a status, or about what stands at a path, or both")
     if rule.means == "by_index" and not rule.at:
         raise ValueError(f'{place}.at: missing; with means = "by_index" it is the path of the errors')
+    _check_paths(place, id=rule.id)
+    if rule.id and (rule.means != "exists" or rule.at):
+        raise ValueError(
+            f'{place}.id: goes with means = "exists" and without at: it is the id of the one that is there'
+        )
     if rule.means not in {"by_index", "exists"} and (rule.at or rule.index):
         raise ValueError(f'{place}.{"at" if rule.at else "index"}: goes with means = "by_index" or "exists" only')
     if any(200 <= status < 300 for status in rule.status) and not (rule.path or rule.at):  # noqa: PLR2004 - success

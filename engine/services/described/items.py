@@ -206,8 +206,8 @@ def fetch_table(table: ResultsTable, own: FetchTable) -> ResultsTable:
 def failures_table(table: ResultsTable, failures: FailuresTable) -> ResultsTable:
     """Return how the second list is read: whatever is in it was not created."""
     match = "key" if failures.key else "index" if failures.index else table.match
-    own = {name: getattr(failures, name) for name in ("items", "key", "index", "error", "exists", "busy")}
-    return replace(table, **own, match=match, id=(), ok={}, failures=None)
+    own = {name: getattr(failures, name) for name in ("items", "key", "index", "id", "error", "exists", "busy")}
+    return replace(table, **own, match=match, ok={}, failures=None)
 
 
 _OF_FETCH = "format", "items", "match", "key", "index", "id", "ok", "error", "exists", "busy", "pages"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from engine.model.doubt import Again
-from engine.services.described.consistency import rules_on_conflict
+from engine.services.described.consistency import has_source_keys, rules_on_conflict
 from engine.services.described.settings import DescribedSettings
 
 AFTER_A_LOSS: dict[Again, str] = {
@@ -66,8 +66,12 @@ def promise_of(settings: DescribedSettings) -> DescribedPromise:
     again = Again(settings.release.again)
     lost = f"after a lost answer {AFTER_A_LOSS[again]}"
     if again is Again.KEY:
-        lost += f"; after {settings.release.key_seconds / _HOUR_SECONDS:g} hours it is uncertain instead"
-    return DescribedPromise(_created(settings), lost, tuple(_warnings(settings, again)))
+        hours = settings.release.key_seconds / _HOUR_SECONDS
+        lost += f"; after {hours:g} {'hour' if hours == 1 else 'hours'} it is uncertain instead"
+    created = _created(settings)
+    if has_source_keys(settings):
+        created += "; no key may stand twice in the source, which `validate` looks for"
+    return DescribedPromise(created, lost, tuple(_warnings(settings, again)))
 
 
 def _created(settings: DescribedSettings) -> str:
@@ -78,6 +82,7 @@ def _created(settings: DescribedSettings) -> str:
     if results.format == "ids":
         return f"a record is created if {where} has an id for it, by their order"
     how = _CREATED_BY[results.match]
+    how += f", counted from {results.first_index}" if results.match == "index" else ""
     said = "says that it is fine" if results.ok else "has no error"
     rest = {"error": "is uncertain", "created": "counts as created, too"}.get(results.missing, "has failed")
     return f"a record is created if its item in {where} {said} (matched {how}); one without an item {rest}"

@@ -5,7 +5,8 @@ record's key in it. What an item says is judged in this order: `ok` holds: creat
 does not hold: failed. An item without any of them is created if the description names no `ok`.
 
 What does not fit is never a success. A list of another length than the batch is not understood as a whole
-(`UnexpectedAnswer`). A record that no item names, that two items name differently, or whose task has no id of its own
+(`UnexpectedAnswer`), nor are lists that name a place which the batch does not have: then the other places may be those
+of neighbours. A record that no item names, that two items name differently, or whose task has no id of its own
 is uncertain, with the reason. "No" needs evidence, too: an item that lacks the value which `ok` looks at, and has no
 error, leaves its record uncertain.
 
@@ -34,6 +35,8 @@ THERE_ALREADY = "it is there already: its key stands twice in the source, or it 
 _TWICE = "the results name it twice, and not alike"
 _SAME_ID = "the service names task {} for another record, too"
 PERHAPS_OURS = "it is there already, and it is not known any more whether an earlier attempt of ours has made it"
+UNNAMED = ""
+"""Id of a task that is there by an attempt of ours, where nobody says its name, and the record's key is none."""
 NOT_NAMED = "the results do not name it"
 _TWINS = "its key stands twice in the batch, and the results do not tell the two records apart"
 _STRAY = "the results do not name it, but {} that no record has"
@@ -151,16 +154,24 @@ class RecordFates:
     """Gathers what results say of the records of one batch; they may come in several lists.
 
     `keys` returns the key of each record, in order, or () where records have none; it is asked only if keys are needed.
+    `keys_are_ids`: the service calls a record by its key.
     Kept are id and error of each record, and nothing of the items themselves.
     """
 
     def __init__(
-        self, count: int, keys: Callable[[], Sequence[str]], *, unique_ids: bool = True, first_index: int = 0
+        self,
+        count: int,
+        keys: Callable[[], Sequence[str]],
+        *,
+        unique_ids: bool = True,
+        first_index: int = 0,
+        keys_are_ids: bool = True,
     ) -> None:
         self._count = count
         self._first_index = first_index
         self._keys = keys
         self._unique_ids = unique_ids
+        self._keys_are_ids = keys_are_ids
         self._ids: list[str | None] = [None] * count
         self._named = bytearray(count)
         self._fates: dict[int, tuple[ItemFate, str]] = {}
@@ -169,6 +180,8 @@ class RecordFates:
         self._twins: dict[str, list[int]] = {}
         self._of_twins: dict[str, list[tuple[str | None, tuple[ItemFate, str] | None]]] = {}
         self._strays: list[str] = []
+        self._outside: list[int] = []
+        """Places that the batch does not have, as the service counts."""
         self.busy: Sequence[int] = ()
         """Positions of which nothing was done yet, once they are settled."""
 
@@ -181,7 +194,7 @@ class RecordFates:
             self._in_order.append(judged)
         elif match == "index":
             for number, place in _each(places) if several else enumerate(places):
-                self._put(_position(place, self._first_index, self._count), place, judged, number)
+                self._put(self._position(place), place, judged, number)
         else:
             positions = self._positions()
             for number, place in _each(places) if several else enumerate(places):
@@ -199,11 +212,12 @@ class RecordFates:
     @property
     def has_strays(self) -> bool:
         """Whether an item was about a record that the batch does not have."""
-        return bool(self._strays)
+        return bool(self._strays or self._outside)
 
     def forget_strays(self) -> None:
         """Take such items for those of others, which say nothing of this batch."""
         self._strays.clear()
+        self._outside.clear()
 
     def add_count(self, found: Any) -> None:
         """Take in how many were created, where the service says nothing else.
@@ -229,13 +243,17 @@ class RecordFates:
             unnamed: why a record is uncertain that no item names.
 
         Raises:
-            UnexpectedAnswer: a list in order has another length than the batch, or no item is about a record of it.
+            UnexpectedAnswer: a list in order has another length than the batch, an item names a place that the batch
+                does not have, or no item is about a record of it.
         """
+        self._check_places(call)
         self._place_ordered(call)
         self._place_twins()
-        errors, uncertain, busy = {}, {}, []
+        errors, uncertain, busy, by_key = {}, {}, [], []
         for place, (fate, said) in self._fates.items():
             if fate is ItemFate.EXISTS and earlier:
+                if self._ids[place] is None and not self._keys_are_ids:
+                    by_key.append(place)
                 continue
             self._ids[place] = None
             if fate is ItemFate.UNCLEAR:
@@ -252,8 +270,29 @@ class RecordFates:
         self._name_the_rest(errors, uncertain)
         if self._unique_ids:
             doubt_same_ids(self._ids, uncertain)
+        forget_ids(self._ids, by_key)
         self.busy = sorted(busy)
         return Settlement(self._ids, _told(errors), note=note, uncertain=_told(uncertain))
+
+    def _position(self, place: Any) -> int | None:
+        """Return an index as a position in the batch; None if it is none."""
+        if isinstance(place, str) and place.isdecimal() and len(place) < _MOST_SHOWN:
+            place = int(place)
+        if not isinstance(place, int) or isinstance(place, bool):
+            return None
+        if 0 <= place - self._first_index < self._count:
+            return place - self._first_index
+        self._outside.append(place)
+        return None
+
+    def _check_places(self, call: str) -> None:
+        if self._outside:
+            first, last = self._first_index, self._first_index + self._count - 1
+            raise UnexpectedAnswer(
+                f"the results name the place {self._outside[0]}, and the places of this batch are {first} to {last}: "
+                "from which number does the service count (results.first_index)?",
+                call=call,
+            )
 
     def _positions(self) -> Mapping[str, int]:
         if self._by_key is None:
@@ -362,6 +401,13 @@ def doubt_same_ids(ids: list[str | None], uncertain: dict[int, str]) -> None:
             uncertain[position] = _SAME_ID.format(task_id)
 
 
+def forget_ids(ids: list[str | None], by_key: Iterable[int]) -> None:
+    """Take the keys from created records at some positions that stand there as ids, and are none of the service's."""
+    for position in by_key:
+        if ids[position] is not None:
+            ids[position] = UNNAMED
+
+
 def _each(places: Sequence[Any]) -> Iterable[tuple[int, Any]]:
     """Return the number of each item with the place that it names, or with each one of a list of them."""
     return [(number, one) for number, some in enumerate(places) for one in (some if type(some) is list else [some])]
@@ -404,15 +450,6 @@ def csv_items(lines: Iterable[str], delimiter: str = ",", column: str = "") -> I
                 yield dict(zip(header, row, strict=False))
     except csv.Error as error:
         raise UnexpectedAnswer(f"the results are no CSV: {error}", call="results") from error
-
-
-def _position(place: Any, first_index: int, count: int) -> int | None:
-    """Return an index as a position in the batch; None if it is none."""
-    if isinstance(place, str) and place.isdecimal() and len(place) < _MOST_SHOWN:
-        place = int(place)
-    if isinstance(place, int) and not isinstance(place, bool) and 0 <= place - first_index < count:
-        return place - first_index
-    return None
 
 
 def _told(said: Mapping[int, str]) -> Mapping[int, str]:

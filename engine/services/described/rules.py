@@ -103,6 +103,7 @@ class _Rule:
         self._contains = tuple(text.lower() for text in rule.contains)
         self._words = words_at((() if rule.at else rule.error) or WORDS)
         self._flaws = _flaws_at(rule) if rule.at else None
+        self._id = words_at(rule.id)
 
     def fits(self, status: int, said: _Body) -> bool:
         if self._statuses and status not in self._statuses:
@@ -131,7 +132,12 @@ class _Rule:
             return Pause(rule.seconds, reason)
         flaws = self._flaws(said.value) if self._flaws is not None else {}
         return Refusal(
-            reason, _BLAME[rule.means], flaws=flaws, gone=rule.means == "gone", exists=rule.means == "exists"
+            reason,
+            _BLAME[rule.means],
+            flaws=flaws,
+            gone=rule.means == "gone",
+            exists=rule.means == "exists",
+            task_id=self._id(said.value) if rule.id else "",
         )
 
 

@@ -37,6 +37,7 @@ class Search:
         self.finds_records = finds_records
         self._base_url = settings.base_url
         self._table = table
+        self._first_index = settings.results.first_index
         self.step = Step("search", table, settings)
         self._where = JsonText(table.where, "search.where")
         self._mark = compiled(table.mark) if table.mark else None
@@ -100,7 +101,7 @@ class Search:
         Raises:
             UnexpectedAnswer: some carry what marks this batch, and no record of it is known among them.
         """
-        fates = RecordFates(count, keys)
+        fates = RecordFates(count, keys, first_index=self._first_index)
         fates.add(self._reader.match, self._reader.judged(items), self._reader.places(items))
         if not self._is_marked:
             fates.forget_strays()

@@ -16,7 +16,8 @@ from engine.model.errors import CallFailed, NotApplied, PossiblyApplied, Refused
 from engine.model.outcome import Settlement
 from engine.model.payload import Payload
 from engine.services.base import Intent
-from engine.services.described.results import PERHAPS_OURS, THERE_ALREADY, doubt_same_ids
+from engine.services.described.items import is_id
+from engine.services.described.results import PERHAPS_OURS, THERE_ALREADY, UNNAMED, doubt_same_ids, forget_ids
 
 if TYPE_CHECKING:
     from engine.services.described.service import DescribedService
@@ -54,6 +55,8 @@ class Sending:
         self._ids: list[str | None] = [None] * count
         self._errors: dict[int, str] = {}
         self._uncertain: dict[int, str] = {}
+        self._by_key: list[int] = []
+        """Positions of those that stand here by their keys, since nobody says by which ids."""
         self._notes: list[str] = []
         self._accepted = False
         """A call was answered with success: some records may be created."""
@@ -88,6 +91,7 @@ class Sending:
                     return
         if self._service.again is not Again.SAFE:  # each call has seen to its own records only
             doubt_same_ids(self._ids, self._uncertain)
+        forget_ids(self._ids, self._by_key)
         note = "; ".join(dict.fromkeys(filter(None, self._notes)))
         self.settlement = Settlement(self._ids, self._errors, note=note, uncertain=self._uncertain)
 
@@ -124,9 +128,8 @@ class Sending:
         first: dict[str, int] = {}
         for at, key in enumerate(keys):
             if first.setdefault(key, at) != at:
-                self._errors[at] = (
-                    f"its key stands twice in the source: record {first[key] + 1} of its batch has it, too"
-                )
+                number = self._payload.indexes[first[key]] if self._payload is not None else first[key]
+                self._errors[at] = f"its key stands twice in the source: record {number} has it, too"
         self._keep(list(first.values()))
 
     def _take_in(self, found: Settlement, busy: Sequence[int]) -> None:
@@ -140,6 +143,9 @@ class Sending:
             if at in again:
                 continue
             self._ids[position] = found.task_ids[at]
+            if found.task_ids[at] == UNNAMED:
+                self._ids[position] = self._keys()[at]
+                self._by_key.append(position)
             if at in found.errors:
                 tries = f" ({self._busy_rounds + 1} times)" if at in busy and self._busy_rounds else ""
                 if at in busy and self.earlier:
@@ -171,11 +177,12 @@ class Sending:
     def _sort_out(self, refusal: Refused) -> bool:
         """Take out the records that a refusal names; return whether the others may be sent again."""
         left = len(self._left)
-        flaws = {at: said for at, said in refusal.flaws.items() if 0 <= at < left}
+        # A place that was not sent: it counts from another number, and the other places may be those of neighbours.
+        flaws = refusal.flaws if all(0 <= at < left for at in refusal.flaws) else {}
         if refusal.exists and not flaws and left == 1:
             flaws = {0: str(refusal)}
         if not flaws:
-            if refusal.exists:  # which of them, only halves tell
+            if refusal.exists or refusal.flaws:  # which of them, only halves tell
                 refusal.blame = Blame.PAYLOAD
             return False
         # What is staged, or followed by a name, is one whole: the places of its records are those of the batch.
@@ -184,19 +191,22 @@ class Sending:
             refusal.blame = Blame.PAYLOAD
             return False
         self._flaw_rounds += 1
-        self._take_out(flaws, exists=refusal.exists)
+        self._take_out(flaws, refusal)
         self._keep([at for at in range(left) if at not in flaws])
         return True
 
-    def _take_out(self, flaws: Mapping[int, str], *, exists: bool) -> None:
+    def _take_out(self, flaws: Mapping[int, str], refusal: Refused) -> None:
         """Settle the records that a refusal names, by their places among those left."""
+        exists, task_id = refusal.exists, refusal.task_id if is_id(refusal.task_id) else ""
         ours = exists and self.earlier
         keys: Sequence[str] = self._keys() if ours else ()
         self._ours |= ours
         for at, said in flaws.items():
             position = self._left[at]
-            if keys:
-                self._ids[position] = keys[at]
+            if ours and (task_id or keys):
+                self._ids[position] = task_id or keys[at]
+                if not task_id and not self._service.keys_are_ids:
+                    self._by_key.append(position)
             elif ours:
                 self._uncertain[position] = f"{PERHAPS_OURS} ({said})"
             else:

@@ -57,7 +57,7 @@ from engine.services.base import (
 )
 from engine.services.decoding import decode, is_page, words
 from engine.services.described.body import Framing
-from engine.services.described.consistency import finds_records, rules_on_conflict
+from engine.services.described.consistency import finds_records, has_source_keys, rules_on_conflict
 from engine.services.described.items import fetch_table
 from engine.services.described.paths import MISSING, compiled, text_of_value, words_at
 from engine.services.described.results import ListReader, RecordFates
@@ -65,7 +65,7 @@ from engine.services.described.search import Search
 from engine.services.described.sending import Sending
 from engine.services.described.settings import DescribedSettings, StepTable
 from engine.services.described.steps import PageWalk, Step, joined, without_case
-from engine.services.described.texts import Text, batch_names
+from engine.services.described.texts import BATCH_NAMES, Text, batch_names
 
 if TYPE_CHECKING:
     from engine.services.checks import Checking
@@ -285,14 +285,15 @@ class DescribedService:
         """Return a call with the records of a batch as its body.
 
         Raises:
-            Refused: the body is longer than the service takes, and can be halved; or no body can be made.
+            Refused: the body is longer than the service takes, so the batch is halved, and a record alone fails; or no
+                body can be made.
         """
         try:
             body = self._framing.body(payload, values) if payload.lengths else ()
         except ValueError as error:
             raise Refused(str(error), call=call.kind, blame=Blame.PAYLOAD) from error
         length, most = sum(map(len, body)), self.settings.limit.bytes
-        if most is not None and length > most and len(payload.lengths) > 1:
+        if most is not None and length > most:
             said = f"its body would have {length:,} bytes, and service.limit.bytes is {most:,}"
             raise Refused(said, call=call.kind, blame=Blame.PAYLOAD, too_large=True)
         headers = without_case({"Content-Type": self._framing.content_type(payload), **call.headers})
@@ -354,6 +355,12 @@ class DescribedService:
         settlement = fates.settlement(self._results.table.missing, earlier=earlier, call="release")
         return settlement, fates.busy
 
+    @property
+    def keys_are_ids(self) -> bool:
+        """Whether the service calls a record by its key."""
+        tables = [reader.table for reader, _ in self._fetches] or [self._results.table]
+        return all(not table.id or table.key in table.id for table in tables)
+
     def keys(self, payload: Payload, values: Mapping[str, str]) -> Sequence[str]:
         """Return the key of each record; () where they have none."""
         return self._framing.keys(payload, values)
@@ -374,7 +381,13 @@ class DescribedService:
 
     def _fates(self, count: int, keys: Callable[[], Sequence[str]]) -> RecordFates:
         is_upsert = self._declared is Again.SAFE
-        return RecordFates(count, keys, unique_ids=not is_upsert, first_index=self.settings.results.first_index)
+        return RecordFates(
+            count,
+            keys,
+            unique_ids=not is_upsert,
+            first_index=self.settings.results.first_index,
+            keys_are_ids=self.keys_are_ids,
+        )
 
     # --- after a lost answer ------------------------------------------------------------------------------------------
 
@@ -636,6 +649,13 @@ def answer_preview(call: Call, settings: DescribedSettings) -> Answer | None:
     from engine.services.described import preview  # noqa: PLC0415 - a submit need not load it
 
     return preview.answer_preview(call, settings)
+
+
+def source_keys(settings: DescribedSettings) -> Callable[[Payload], Sequence[str]] | None:
+    """Return what returns the key of each task; None where there are none, or each has the number of its record."""
+    if not has_source_keys(settings):
+        return None
+    return partial(Framing(settings).keys, names=dict.fromkeys(BATCH_NAMES, ""))
 
 
 def taken_from(call: Call, answer: Answer, settings: DescribedSettings) -> Sequence[tuple[str, str]]:

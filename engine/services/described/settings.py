@@ -111,7 +111,8 @@ class LimitTable(Section, frozen=True, kw_only=True):
     records: Annotated[int, Meta(ge=1)] | None = None
     """Of one batch; `batch.max_records` holds, too."""
     bytes: Annotated[int, Meta(ge=1)] | None = None
-    """Of the body of one batch as it is sent, framing included; `batch.max_bytes` holds, too."""
+    """Of the body of one batch as it is sent, framing included; `batch.max_bytes` holds, too. A record that is longer
+    alone is not sent."""
     open: Annotated[int, Meta(ge=1)] = 100
     """Batches that the service may work on at once."""
     requests_per_second: Annotated[float, Meta(gt=0)] | None = None
@@ -300,6 +301,8 @@ class FailuresTable(Section, frozen=True, kw_only=True):
     """Paths of why it failed."""
     exists: dict[str, Any] = field(default_factory=dict)
     """Path → value, or values: it is there already."""
+    id: Paths = ()
+    """Paths of the task's id in an item for which `exists` holds."""
     busy: dict[str, Any] = field(default_factory=dict)
     """Path → value, or values: it was not done, and goes again later."""
 
@@ -358,7 +361,8 @@ class ResultsTable(Section, frozen=True, kw_only=True):
     first_index: int = 0
     """Place of the first record of a batch: 0, or 1 where the service counts so."""
     id: Paths = ("id",)
-    """Paths of the task's id in an item. An empty list: the record's key is its id."""
+    """Paths of the task's id in an item. An empty list: the record's key is its id; so it is where `key` is one of
+    these paths."""
     ok: dict[str, Any] = field(default_factory=dict)
     """Path → value, or values: only an item with all of them is created; `"*"` is any value. Left out: one without an
     error is."""
@@ -405,6 +409,8 @@ class RuleTable(Section, frozen=True, kw_only=True):
     record there, the rule does not fit."""
     index: str = ""
     """With `by_index`: path of the place in an error of that list; left out, the error's own place in the list."""
+    id: Paths = ()
+    """With `exists`, and without `at`: paths of the id of the task that is there already."""
     first_index: int = 0
     """With `by_index`: place of the first record of a batch."""
     error: Paths = ()

@@ -374,6 +374,7 @@ def test_the_skeleton_can_be_filled_in_by_taking_signs_away(bulksubmit):
         ("--release-call", "tasks", "'tasks' is no call"),
         ("--limit-records", "0", "must be a whole number from 1 on"),
         ("--body-framing", "xml", "must be "),
+        ("--release-again", "exists", "does not ask for it"),
     ],
 )
 def test_what_is_wrong_with_an_answer_about_a_table_is_told(bulksubmit, option, answer, words):

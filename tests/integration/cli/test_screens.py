@@ -413,6 +413,16 @@ def test_a_validation_of_little_is_told_in_words(records, said):
     assert validation_screen(Validation(records, 0, 1, 500, [])).headline == f"{said} Nothing was sent."
 
 
+def test_keys_that_stand_twice_are_no_good_news():
+    twin = Source(0, "in.csv", Format.CSV, 1000, 0, 0), Reject(4, 0, 1, 5, "its key is that of record 0")
+    screen = validation_screen(Validation(10, 0, 1, 500, [], twins=3, first_twins=[twin]))
+    assert (screen.exit_code, screen.data["twins"]) == (3, 3)
+    assert screen.headline == (
+        "All 10 records can be sent. 3 records have a key that an earlier one has. Nothing was sent."
+    )
+    assert "keys that stand twice (first 1 of 3)" in text_of(screen, colours=False)
+
+
 def test_a_validation_shows_the_first_rejects():
     found = [
         (Source(0, "in.csv", Format.CSV, 1000, 0, 0), Reject(index, 0, 1, index + 1, "bad")) for index in range(100)

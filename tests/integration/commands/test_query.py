@@ -219,6 +219,30 @@ async def validated(desk, source, config=None, format_=None):
     return result, events
 
 
+DESCRIBED = """
+[service]
+kind = "http"
+base_url = "http://127.0.0.1:9"
+record = {{ key = "{key}" }}
+release = {{ call = "POST /rows", payload = true, again = "safe" }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "twins"),
+    [("${task.k}", [2, 4]), ("${token}-${task.k}", [2, 4]), ("${task.k}-${index}", []), ("${task.k}-${task.n}", [])],
+)
+async def test_validate_finds_keys_of_the_source_that_stand_twice(desk, key, twins):
+    desk = await desk()
+    source = desk.source([{"k": k, "n": n} for n, k in enumerate(["a", "b", "a", "c", "a"])])
+    config = desk.folder / "described.toml"
+    config.write_text(DESCRIBED.format(key=key))
+    result, _ = await validated(desk, source, config)
+    assert (result.records, result.rejected, result.twins) == (5, 0, len(twins))
+    assert [(reject.index, reject.line) for _, reject in result.first_twins] == [(at, at + 1) for at in twins]
+    assert all("its key is that of record 0 (" in reject.reason for _, reject in result.first_twins)
+
+
 async def test_validate_counts_and_sends_nothing(desk):
     desk = await desk()
     source = desk.source([*tasks(25), {"input": 1}, {"data": {}, "priority": 2**31}])

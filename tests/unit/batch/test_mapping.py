@@ -6,6 +6,7 @@ import pytest
 from fakes.inputs import sources_of
 from hypothesis import given, reject
 from hypothesis import strategies as st
+from msgspec import structs
 
 from engine.batch.mapping import Mapper
 from engine.model.errors import ConfigError
@@ -48,6 +49,21 @@ def test_a_row_becomes_a_task(row, settings, task):
     block = mapped(row, seen.append, **settings)
     assert block.raws == [task]
     assert seen == [orjson.loads(task)]
+
+
+@pytest.mark.parametrize("plain_task", [None, Anything])
+@pytest.mark.parametrize("settings", [{}, {"wrap": "data"}, {"rename": {"a": "b"}}])
+def test_a_task_that_is_longer_than_the_service_takes_is_rejected(settings, plain_task):
+    content = b'{"a":1}\n{"a":"%s"}\n{"a":2}\n' % (b"x" * 60)
+    (block,) = read_blocks(sources_of(content), Position(), SourceSettings())
+    block = block if plain_task is None or settings.get("rename") else structs.replace(block, rows=None)
+    mapper = Mapper(MappingSettings(**settings), lambda task: None, plain_task, task_bytes=60)
+    mapped = mapper.apply(block)
+    assert list(mapped.indexes) == [0, 2]
+    ((index, reason),) = [(reject.index, reject.reason) for reject in mapped.rejects]
+    length = 77 if "wrap" in settings else 68
+    assert index == 1
+    assert reason == f"its task has {length} bytes, and the service takes 60 at once (service.limit.bytes)"
 
 
 def test_csv_rows_become_tasks_like_others():

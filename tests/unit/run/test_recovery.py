@@ -470,7 +470,7 @@ async def test_inline_a_lost_answer_makes_the_batch_uncertain(inline):
     inline.service.faults = {"release": [lost(applied=True)]}
     submission = await inline.submit(await one_batch(inline))
     assert submission.state is State.UNCERTAIN
-    assert submission.note == "its answer was lost: the answer was lost"
+    assert submission.note == "no answer tells what became of it: the answer was lost"
     assert inline.service.log == ["release"]
     assert State.UNCERTAIN not in UNSENT  # so no run takes it up again
 

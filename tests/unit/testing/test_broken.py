@@ -18,6 +18,7 @@ from engine.services.created import TaskState
 from engine.services.decoding import Anything, decode
 from engine.services.one_call import OneCall
 from engine.testing import CHECKS, PromiseBroken, Subject, checks
+from engine.testing.trial import fates_in_words
 
 from .subjects import toy
 
@@ -268,6 +269,13 @@ class ForgettingSearcher(Stager):
         return Released(name)
 
 
+class RenamingSearcher(ForgettingSearcher):
+    """Finds a batch by a URL, and calls it by a number when it is released."""
+
+    async def locate(self, batch, payload, since):
+        return Located(["https://toy.example/1"])
+
+
 def stager(broken="", service=Stager):
     remote = Remote()
     kept = type("Wrong", (service,), {"broken": broken})
@@ -290,6 +298,7 @@ async def test_a_stager_that_keeps_its_promises_passes(check, service):
         (checks.a_lost_release_that_arrived_is_known, "unsaid", RefusingStager),
         (checks.a_lost_release_that_arrived_is_known, "", ForgettingSearcher),
         (checks.a_lost_release_that_never_arrived_is_known, "started", Stager),
+        (checks.a_search_names_a_batch_as_its_release_did, "", RenamingSearcher),
         (checks.a_batch_that_is_not_there_is_said_to_be_unknown, "unknown", Stager),
         (checks.canceled_is_not_created, "canceled", Stager),
         (checks.canceled_is_not_created, "cancel", Stager),
@@ -303,6 +312,12 @@ async def test_a_stager_that_breaks_a_promise_is_found_out(check, broken, servic
         await check(stager(broken, service))
 
 
+def test_fates_are_told_in_words():
+    settlement = Settlement(["a", None, None, None], {1: "no"}, uncertain={2: "lost"})
+    said = "record 0 created as a; record 1 failed (no); record 2 uncertain (lost); record 3 has no fate"
+    assert fates_in_words(settlement) == said
+
+
 async def test_a_stager_that_cannot_read_nonsense_is_found_out():
     with pytest.raises(PromiseBroken, match="KeyError"):
         await checks.nonsense_creates_nothing(stager())
@@ -312,6 +327,7 @@ def test_every_check_was_seen_to_fail():
     seen = {name.partition(",")[0] for name in TOYS}
     seen |= {"a_lost_stage_is_harmless", "a_lost_release_that_arrived_is_known", "words_that_it_does_not_know_are_said"}
     seen |= {"a_lost_release_that_never_arrived_is_known", "a_batch_that_is_not_there_is_said_to_be_unknown"}
+    seen |= {"a_search_names_a_batch_as_its_release_did"}
     assert seen | {"canceled_is_not_created", "undone_is_gone"} == {check.__name__ for check in CHECKS}
 
 

@@ -51,7 +51,7 @@ def test_before_a_stand_in_the_checks_of_every_service_are_made(tmp_path, capsys
         assert "ok       a lost release that arrived is known" in capsys.readouterr().out
         (tmp_path / "few.ndjson").write_text('{"id": "a"}\n{"id": "b"}\n{"id": "c"}\n')
         assert main([*order, "--source", str(tmp_path / "few.ndjson")]) == 2
-        assert "has too few records: 48 are needed" in capsys.readouterr().out
+        assert "has too few records: 51 are needed" in capsys.readouterr().out
         (tmp_path / "safe.toml").write_text(SAFE.replace("/batch/", "/nothing/"))
         assert main(order) == 1
         assert "failed   creates each task once" in capsys.readouterr().out

@@ -280,6 +280,21 @@ def test_the_smaller_limits_hold():
 
 
 @pytest.mark.parametrize(
+    ("tables", "most"),
+    [
+        ({}, 500),
+        ({"body": {"framing": "ndjson"}}, 500),
+        ({"record": {"template": {"of": {"data": "${task}"}}}}, 500),
+        ({"record": {"template": {"name": "${task.name}"}}}, None),
+        ({"body": {"framing": "csv"}}, None),
+    ],
+)
+def test_a_task_that_goes_up_whole_is_no_longer_than_a_body(tables, most):
+    assert framing(limit={"bytes": 500}, **tables).limits(BatchSettings(), JOB).task_bytes == most
+    assert framing(**tables).limits(BatchSettings(), JOB).task_bytes is None
+
+
+@pytest.mark.parametrize(
     "tables",
     [
         {},

@@ -214,6 +214,8 @@ from .written import KEY, RELEASE, STAGED, STATUS, UPLOADED, read
         ({"rules": [{"means": "pause"}]}, "rules[0].status: missing"),
         ({"rules": [{"means": "pause", "status": [429], "equals": ["x"]}]}, "rules[0].path: missing"),
         ({"rules": [{"means": "by_index", "status": [400]}]}, "rules[0].at: missing"),
+        ({"rules": [{"means": "refused", "status": [400], "id": ["id"]}]}, "rules[0].id: goes with"),
+        ({"rules": [{"means": "exists", "status": [409], "at": "e", "id": ["id"]}]}, "rules[0].id: goes with"),
         ({"rules": [{"means": "whole", "status": [400], "at": "errors"}]}, "rules[0].at: goes with means"),
         ({"rules": [{"means": "whole", "status": [200]}]}, "rules[0].path: missing; a success that is none"),
     ],

@@ -29,6 +29,12 @@ def test_what_counts_as_created():
     )
 
 
+@pytest.mark.parametrize(("key", "says"), [("${task.id}", True), ("${token}-${task.id}", True), ("${index}", False)])
+def test_that_keys_of_the_source_are_unique_is_a_condition(key, says):
+    promise = promise_of(read(f'{PLAIN}[record]\nkey = "{key}"\n'))
+    assert ("no key may stand twice in the source" in promise.created) is says
+
+
 def test_a_weak_promise_says_what_would_make_it_stronger():
     (warning,) = promise_of(read(PLAIN)).warnings
     assert "idempotency key" in warning
@@ -38,6 +44,7 @@ def test_a_weak_promise_says_what_would_make_it_stronger():
         "after 24 hours it is uncertain instead"
     )
     keyed = PLAIN + 'again = "key"\nkey_header = "Idempotency-Key"\n'
+    assert promise_of(read(f"{keyed}key_seconds = 3600\n")).lost.endswith("after 1 hour it is uncertain instead")
     (warning,) = promise_of(read(keyed)).warnings
     assert "409" in warning
     assert promise_of(read(f'{keyed}[[rules]]\nstatus = [409]\nmeans = "busy"\n')).warnings == ()

@@ -133,6 +133,23 @@ class TestThereAlready:
     def test_it_is_called_by_its_key_then_where_the_service_does_not_name_it(self):
         assert settled([{"id": "a", "s": 201}, {"s": 409}], earlier=True, **self.RULES).task_ids == ["a", "k1"]
 
+    def test_unless_keys_are_no_ids_of_the_service(self):
+        items = [{"id": "a", "s": 201}, {"s": 409}]
+        found = settled(items, earlier=True, keys_are_ids=False, **self.RULES)
+        assert (found.task_ids, found.created) == (["a", ""], 2)
+        assert settled([{"s": 409}] * 2, earlier=True, keys_are_ids=False, **self.RULES).task_ids == ["", ""]
+        assert list(settled(items, keys_are_ids=False, **self.RULES).errors) == [1]
+
+    def test_a_list_of_failures_may_name_its_task(self):
+        failures = {"items": "e", "key": "k", "exists": {"code": "taken"}, "id": ["of.id"], "error": ["code"]}
+        body = {"r": [{"id": "a", "k": "k0"}], "e": [{"k": "k1", "code": "taken", "of": {"id": 7}}]}
+        rules = {"count": 2, "items": "r", "match": "key", "key": "k", "failures": failures, "keys_are_ids": False}
+        found = settled(body, earlier=True, **rules)
+        assert found.task_ids == ["a", "7"]
+        assert settled(body, **rules).errors == {1: f"{THERE_ALREADY} (taken)"}
+        del body["e"][0]["of"]
+        assert settled(body, earlier=True, **rules).task_ids == ["a", ""]
+
     def test_without_ok_it_is_no_success(self):
         found = settled([{"id": "a"}, {"id": "b", "s": 409}], exists={"s": 409})
         assert found.errors == {1: THERE_ALREADY}
@@ -154,12 +171,31 @@ class TestByIndex:
     def test_an_object_has_the_index_as_its_key(self):
         assert settled({"x": {"1": {"id": "b"}, "0": {"id": "a"}}}, items="x", match="index").task_ids == ["a", "b"]
 
-    @pytest.mark.parametrize("place", [2, -1, "2", "x", "", None, 1.0, True, [1], "9" * 70])
+    @pytest.mark.parametrize("place", ["x", "", None, 1.0, True, [1], "9" * 70])
     def test_an_item_of_no_record_makes_those_that_are_left_uncertain(self, place):
         found = settled([{"id": "a", "at": 0}, {"id": "b", "at": place}], match="index", index="at", missing="created")
         assert (found.task_ids, list(found.uncertain)) == (["a", None], [1])
         assert "that no record has" in found.uncertain[1]
         assert found.note.startswith("the results hold 1 item(s)")
+
+    @pytest.mark.parametrize("place", [2, -1, "2"])
+    def test_a_place_that_the_batch_does_not_have_disproves_the_others(self, place):
+        items = [{"id": "a", "at": 0}, {"id": "b", "at": 1}, {"id": "c", "at": place}]
+        with pytest.raises(UnexpectedAnswer, match=rf"the place {place}, .* are 0 to 1: .*first_index"):
+            settled(items, match="index", index="at")
+
+    @pytest.mark.parametrize(("told", "counted"), [(0, 1), (1, 0)])
+    @pytest.mark.parametrize("missing", ["error", "created", "not made in time"])
+    def test_a_service_that_counts_from_another_number_than_is_told_settles_nothing(self, told, counted, missing):
+        body = {
+            "made": [{"id": f"t{at}", "at": at + counted} for at in (0, 1, 3)],
+            "bad": [{"at": 2 + counted, "why": "no"}],
+        }
+        rules = {"items": "made", "index": "at", "failures": {"items": "bad", "index": "at", "error": ["why"]}}
+        with pytest.raises(UnexpectedAnswer, match="first_index"):
+            settled(body, count=4, match="index", first_index=told, missing=missing, **rules)
+        found = settled(body, count=4, match="index", first_index=counted, missing=missing, **rules)
+        assert (found.task_ids, found.errors) == (["t0", "t1", None, "t3"], {2: "no"})
 
     def test_a_record_that_no_item_names_is_uncertain(self):
         found = settled([{"id": "a", "at": 0}], match="index", index="at")

@@ -86,13 +86,31 @@ class TestWhatIsThereAlready:
         described = Described(UNIQUE, server := Table())
         server.rows = {"a": 1}
         found = await described.settled(rows("a", "bad"), sent_before=True)
-        assert (found.task_ids, list(found.errors)) == (["a", None], [1])
+        assert (found.task_ids, list(found.errors)) == (["", None], [1])
 
     async def test_of_a_single_record_it_is_ours_or_fails(self):
         server = Table(names=False)
         server.rows = {"a": 1}
-        assert (await Described(UNIQUE, server).settled(rows("a"), sent_before=True)).task_ids == ["a"]
+        assert (await Described(UNIQUE, server).settled(rows("a"), sent_before=True)).task_ids == [""]
         assert list((await Described(UNIQUE, server).settled(rows("a"))).errors) == [0]
+
+    async def test_a_refusal_may_name_its_task(self):
+        server = Table(names=False)
+        server.rows = {"a": 1}
+        described = Described(UNIQUE, server)
+        assert (await described.settled(rows("a"), sent_before=True)).task_ids == [""]
+        described = Described(UNIQUE.replace('means = "exists"\n[[', 'means = "exists"\nid = ["message"]\n[['), server)
+        found = await described.settled(rows("a"), sent_before=True)
+        assert found.task_ids == ["taken"]
+        assert list((await described.settled(rows("a"))).errors) == [0]
+
+    @pytest.mark.parametrize("ids", ["id = []", 'id = ["n"]\nkey = "n"'])
+    async def test_where_its_key_is_its_id_none_needs_to_be_named(self, ids):
+        server = Table(names=False)
+        server.rows = {"a": 1}
+        described = Described(UNIQUE.replace('match = "order"', f'match = "order"\n{ids}'), server)
+        found = await described.settled(rows("a"), sent_before=True)
+        assert found.task_ids == ["a"]
 
     async def test_two_with_one_key_that_are_there_already_one_after_the_other_are_not_both_ours(self):
         server = Table()
@@ -129,7 +147,7 @@ class TestBusyRecords:
         described.wire.loses = [True]
         found = await described.settled(rows("a", "b"))
         assert server.rows == {"a", "b"}
-        assert (found.task_ids, found.errors, list(found.uncertain)) == (["a", None], {}, [1])
+        assert (found.task_ids, found.errors, list(found.uncertain)) == (["", None], {}, [1])
 
     async def test_a_page_after_a_lost_second_call_fails_nothing(self):
         def later(seen, server):

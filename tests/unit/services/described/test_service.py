@@ -159,7 +159,7 @@ class TestKeysThatStandTwice:
         server = Documents()
         found = await Described(BY_KEY, server).settled(self.NAMES)
         assert (found.task_ids, server.sent) == (["a", "b", None, "c", None], [["a", "b", "c"]])
-        twice = "its key stands twice in the source: record 1 of its batch has it, too"
+        twice = "its key stands twice in the source: record 100 has it, too"
         assert (found.errors, found.uncertain) == ({2: twice, 4: twice}, {})
 
     async def test_so_they_do_where_the_first_is_somebody_elses(self):
@@ -585,6 +585,15 @@ class TestASearchForRecords:
         assert located.settlement.task_ids == [None, "t1"]
         assert located.settlement.uncertain == {0: "a search by its mark has not found it"}
 
+    @pytest.mark.parametrize("first", [0, 1])
+    async def test_places_are_counted_as_in_the_results(self, first):
+        description = self.DESCRIPTION.replace('key = "n"', 'index = "at"') + f"first_index = {first}\n"
+        found = [{"id": f"t{at}", "at": first + at, "data": {"tag": f"j-{TOKEN}-7"}} for at in (1, 0)]
+        described = Described(description, lambda seen: (200, {"results": found}))
+        batch, payload = described.batch([{"n": "0", "data": {}}, {"n": "1", "data": {}}])
+        located = await described.service.locate(batch, payload, 0.0)
+        assert located.settlement.task_ids == ["t0", "t1"]
+
     @pytest.mark.parametrize(
         "items",
         [
@@ -720,6 +729,17 @@ class TestRefusalsThatNameRecords:
         assert refused.value.blame is Blame.PAYLOAD
         assert len(described.wire.seen) == 21
 
+    @pytest.mark.parametrize(("told", "counted"), [(0, 1), (1, 0)])
+    async def test_a_service_that_counts_from_another_number_than_is_told_has_no_neighbour_fail(self, told, counted):
+        def server(seen):
+            bad = {str(at + counted): {"message": "bad"} for at, task in enumerate(seen.json) if task["a"] < 0}
+            return 400, {"data": {"requests": bad}}
+
+        described = Described(f"{BY_INDEX.replace('bytes = 60', 'bytes = 6000')}first_index = {told}\n", server)
+        with pytest.raises(Refused) as refused:
+            await described.released([{"a": -1}, {"a": 2}, {"a": -3}])
+        assert (refused.value.blame, len(described.wire.seen)) == (Blame.PAYLOAD, 1)
+
     async def test_an_index_that_no_record_has_is_none(self):
         described = Described(BY_INDEX, lambda seen: (400, {"data": {"requests": {"7": {"message": "no"}}}}))
         with pytest.raises(Refused):
@@ -758,7 +778,7 @@ class TestRefusalsThatNameWhatIsThereAlready:
 
     async def test_after_a_loss_it_is_ours(self):
         found = await Described(THERE, self.server).settled([{"a": 1}, {"a": 2}, {"a": 3}], sent_before=True)
-        assert (found.task_ids, found.errors) == (["t1", f"r-{TOKEN}-101", "t3"], {})
+        assert (found.task_ids, found.errors) == (["t1", "", "t3"], {})
 
     async def test_where_nobody_says_which_one_the_batch_is_halved(self):
         description = THERE.replace('at = "taken"\nerror = ["code"]\n', "")
@@ -767,7 +787,7 @@ class TestRefusalsThatNameWhatIsThereAlready:
                 await Described(description, self.server).released([{"a": 1}, {"a": 2}], sent_before=sent_before)
             assert refused.value.blame is Blame.PAYLOAD
         found = await Described(description, self.server).settled([{"a": 2}], sent_before=True)
-        assert (found.task_ids, found.errors) == ([f"r-{TOKEN}-100"], {})
+        assert (found.task_ids, found.errors) == ([""], {})
 
 
 class TestBodies:
@@ -778,10 +798,12 @@ class TestBodies:
         assert (refused.value.blame, refused.value.too_large) == (Blame.PAYLOAD, True)
         assert not described.wire.seen
 
-    async def test_a_record_that_is_too_long_alone_is_sent_all_the_same(self):
+    async def test_a_record_that_is_too_long_alone_is_not_sent_either(self):
         described = Described(BY_INDEX, all_or_none)
-        found = await described.settled([{"a": 1, "b": "x" * 100}])
-        assert found.task_ids == ["t1"]
+        with pytest.raises(Refused, match=r"would have 119 bytes, and service\.limit\.bytes is 60") as refused:
+            await described.released([{"a": 1, "b": "x" * 100}])
+        assert refused.value.blame is Blame.PAYLOAD, "it fails, being alone"
+        assert not described.wire.seen
 
 
 class TestFailuresAfterASuccess:
@@ -848,7 +870,7 @@ class TestWhatIsThereAlreadyByALaterResult:
     async def test_it_is_ours_after_a_loss(self):
         described = Described(IMPORTS, self.server)
         described.wire.loses = [True]
-        assert (await described.settled([{"a": 1}, {"a": 2}])).task_ids == ["a", f"k-{TOKEN}-101"]
+        assert (await described.settled([{"a": 1}, {"a": 2}])).task_ids == ["a", ""]
 
     async def test_it_is_uncertain_where_another_process_released_the_batch(self):
         described = Described(IMPORTS, self.server)

@@ -64,6 +64,11 @@ def refused(place, data, message="Failed to create record.", status=400):
     return {"data": {"requests": {str(place): one}}, "message": "Batch transaction failed.", "status": 400}
 
 
+TOO_LONG = {
+    "code": "validation_max_text_constraint",
+    "message": "Must be no more than 15 character(s).",
+    "params": {"max": 15},
+}
 BLANK = {"title": {"code": "validation_required", "message": "Cannot be blank."}}
 
 
@@ -77,6 +82,14 @@ BLANK = {"title": {"code": "validation_required", "message": "Cannot be blank."}
         ("pocketbase", 400, refused(0, {}, "Only superusers can perform this action.", 403), Blame.KEY, {}),
         ("pocketbase", 400, refused(0, {}, "Missing collection context.", 404), Blame.JOB, {}),
         ("pocketbase", 403, {"data": {}, "message": "Batch requests are not allowed.", "status": 403}, Blame.JOB, {}),
+        ("pocketbase", 400, refused(0, {"id": TOO_LONG}), Blame.JOB, {}),
+        (
+            "pocketbase",
+            400,
+            refused(1, {"title": TOO_LONG}),
+            Blame.RECORDS,
+            {1: orjson.dumps({"title": TOO_LONG}).decode()},
+        ),
         ("couchdb", 500, {"error": "doc_validation", "reason": "Bad special document member: _odd"}, Blame.PAYLOAD, {}),
         ("couchdb", 400, {"error": "bad_request", "reason": "Invalid rev format"}, Blame.PAYLOAD, {}),
         ("couchdb", 404, {"error": "not_found", "reason": "no_db_file"}, Blame.JOB, {}),
@@ -95,6 +108,11 @@ def test_whose_fault_a_refusal_is(kind, status, body, blame, flaws):
     hint = settings_of(kind).error_hint(status, orjson.dumps(body))
     assert isinstance(hint, Refusal)
     assert (hint.blame, hint.flaws) == (blame, flaws)
+
+
+def test_pocketbase_says_what_to_do_where_ids_of_ours_do_not_fit():
+    hint = settings_of("pocketbase").error_hint(400, orjson.dumps(refused(0, {"id": TOO_LONG})))
+    assert "set its max length to 30 or more" in hint.reason
 
 
 @pytest.mark.parametrize(
