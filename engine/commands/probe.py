@@ -199,8 +199,8 @@ async def _judged(
         with anyio.move_on_after(_LOOK_SECONDS), suppress(CallFailed):
             async with wiring.online(setup, job, unheard, ledger) as service:
                 settle_seconds = service.settle_seconds
-                if service.checking is not None:
-                    await service.checking.look_closer(batches, ids)
+                checking = service.checking or checking  # it knows what it has seen by looking
+                await checking.look_closer(batches, ids)
     evidence = replace(evidence, task_ids=ids, settle_seconds=settle_seconds)
     sights = [(one, one.sight(evidence)) for one in checking.guesses]
     return [Seen(one.name, one.believed, sight.holds, sight.seen) for one, sight in sights]

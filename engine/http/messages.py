@@ -46,6 +46,8 @@ def failure(
     said = said.removeprefix(f"{verdict.status}: ")  # some give the status as the code of what is wrong, too
     if verdict.hint is not None and (said in verdict.reason or (verdict.status or 0) < HTTPStatus.BAD_REQUEST):
         said = ""  # a hint may have the same words, and a success has none of an error
+    if said.endswith(_WORDLESS) and verdict.reason != f"status {verdict.status}":
+        said = ""  # a hint has found some
     parts = [f"{described(call)} {_WHAT[error]}", verdict.reason + _redirection(answer), said]
     message = ": ".join(part for part in parts if part) + (f" (not tried again: {why})" if why else "")
     status = answer.status if isinstance(answer, Answer) else None
@@ -95,6 +97,8 @@ _MAX_ERRORS = 3
 _MAX_BYTES = 65_536
 """Of a body that is looked at: whoever says more than this is not saying what is wrong."""
 
+_WORDLESS = "without words for an error)"
+
 # Neither goes beyond the next `<`, so each letter is looked at once.
 _TITLE = re.compile(r"(?i)<title\b[^<>]*>([^<]*)<")
 _S3_ELEMENT = re.compile(r"<(Code|Message)>([^<]*)</\1>")
@@ -111,7 +115,7 @@ def service_words(body: bytes, redact: Callable[[str], str]) -> str:
     if said := _from_text(text) or _from_json(json_of(body)):
         return foreign_words(said, redact)
     kind = "a page" if text.lstrip()[:1] == "<" else "JSON" if text.lstrip()[:1] in ("{", "[") else "text"
-    return f"({kind} of {size(len(body))} without words for an error)"
+    return f"({kind} of {size(len(body))} {_WORDLESS}"
 
 
 def _from_text(text: str) -> str:

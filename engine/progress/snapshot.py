@@ -243,9 +243,10 @@ class Progress:
             samples.popleft()
         at, answered, settled, sent_bytes = samples[0]
         seconds = max(now - at, SHORTEST_SECONDS)
+        # Both counts fall when a batch is no longer uncertain, or becomes it; no rate does.
         return (
-            (counts.answered - answered) / seconds,
-            (counts.settled - settled) / seconds,
+            max(0, counts.answered - answered) / seconds,
+            max(0, counts.settled - settled) / seconds,
             (counts.sent_bytes - sent_bytes) / seconds,
         )
 

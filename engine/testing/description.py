@@ -80,7 +80,7 @@ class Description(Struct, frozen=True):
     def names(self, sequence: int = 0) -> Mapping[str, str]:
         """Return what texts may name of a batch; what steps take has its own name."""
         batch = Batch(sequence, Position(), Position(), 0, 0, sha256(b"").digest(), b"")
-        return Unfilled({**self.settings.values, **batch_names(self.job, self.job.learnt or "", batch)})
+        return Unfilled({**self.settings.values, **batch_names(self.job, self.job.learnt or "", batch.sequence)})
 
 
 DescriptionCheck = Callable[[Description], None]

@@ -1,4 +1,4 @@
-"""Real servers for tests: PocketBase, PouchDB's server with CouchDB's API, and Datasette.
+"""Real servers for tests: PocketBase, PouchDB's server with CouchDB's API, Datasette, and Kinto.
 
 `make test-system` installs them into `.servers`. Each is started on a free port of loopback, in a temporary folder. It
 ends with the `with` that started it, by its own pid; and with this process, whatever ends that.
@@ -127,6 +127,41 @@ def datasette(schema: str) -> Iterator[Server]:
             token = made_token.stdout.strip()
             server.headers["Authorization"] = f"Bearer {token}"
             server.secrets["DATASETTE_TOKEN"] = token
+            yield server
+
+
+_KINTO = """
+[app:main]
+use = egg:kinto
+kinto.storage_backend = kinto.core.storage.memory
+kinto.permission_backend = kinto.core.permission.memory
+kinto.cache_backend = kinto.core.cache.memory
+kinto.includes = kinto.plugins.accounts
+multiauth.policies = account
+multiauth.policy.account.use = kinto.plugins.accounts.authentication.AccountsAuthenticationPolicy
+kinto.account_create_principals = system.Everyone
+kinto.bucket_create_principals = system.Authenticated
+kinto.userid_hmac_secret = {secret}
+kinto.experimental_collection_schema_validation = true
+[server:main]
+use = egg:waitress#main
+host = 127.0.0.1
+port = {port}
+"""
+
+
+@contextmanager
+def kinto() -> Iterator[Server]:
+    """Run Kinto, with what it has in memory and one account."""
+    program = _program("python/bin/kinto")
+    with _folder("kinto") as folder:
+        port = _free_port()
+        (folder / "kinto.ini").write_text(_KINTO.format(secret=os.urandom(16).hex(), port=port))
+        with _running([program, "start", "--ini", folder / "kinto.ini"], folder, port, "/v1/__lbheartbeat__") as server:
+            server.done("PUT", "/v1/accounts/root", {"data": {"password": PASSWORD}})
+            named = base64.b64encode(f"root:{PASSWORD}".encode()).decode()
+            server.headers["Authorization"] = f"Basic {named}"
+            server.secrets |= {"KINTO_USER": "root", "KINTO_PASSWORD": PASSWORD}
             yield server
 
 

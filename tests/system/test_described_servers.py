@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from .servers import PASSWORD, USER, Server, couchdb, datasette, pocketbase
+from .servers import PASSWORD, USER, Server, couchdb, datasette, kinto, pocketbase
 
 pytestmark = pytest.mark.slow
 
@@ -63,11 +63,14 @@ class Case:
     prepare: Callable[[Server], None]
     service: str
     """The keys of [service] that a user fills in, besides its address."""
+
     kinds: Sequence[Kind]
     created: Callable[[Server], list[tuple[int, str]]]
     """By the server's own query: the number of each record, and its id."""
     count: Callable[[Server], int]
     """How many there are, so far."""
+    path: str = ""
+    """Of its address."""
 
 
 def good(n: int) -> dict[str, Any]:
@@ -228,15 +231,58 @@ DATASETTE = Case(
     count=lambda server: in_datasette(server, "SELECT COUNT(*) FROM tasks")[0][0],
 )
 
+# --- Kinto ------------------------------------------------------------------------------------------------------------
+
+IN_KINTO = "/v1/buckets/shop/collections/tasks"
+FIELDS = {
+    "n": {"type": "integer"},
+    "title": {"type": "string", "minLength": 1, "maxLength": 40},
+    "status": {"enum": ["new", "done"]},
+    "score": {"type": "integer", "minimum": 0, "maximum": 100},
+    "mail": {"pattern": "@"},
+    "locked": {"not": {}},
+}
+
+
+def prepare_kinto(server: Server) -> None:
+    server.done("PUT", "/v1/buckets/shop")
+    server.done("PUT", IN_KINTO, {"data": {"schema": {"type": "object", "required": ["title"], "properties": FIELDS}}})
+
+
+def in_kinto(server: Server) -> list[tuple[int, str]]:
+    return [(one["n"], one["id"]) for one in server.done("GET", f"{IN_KINTO}/records")["data"]]
+
+
+KINTO = Case(
+    start=kinto,
+    prepare=prepare_kinto,
+    service='kind = "kinto"\nvalues = { bucket = "shop", collection = "tasks" }\n',
+    path="/v1",
+    kinds=[
+        Kind("'title' is a required property", {"title": None}),
+        Kind("is too long", {"title": LONG}),
+        Kind("'' should be non-empty", {"title": ""}),
+        Kind("'odd' is not one of ['new', 'done']", {"status": "odd"}),
+        Kind("'many' is not of type 'integer'", {"score": "many"}),
+        Kind("-1 is less than the minimum of 0", {"score": -1}),
+        Kind("101 is greater than the maximum of 100", {"score": 101}),
+        Kind("'nobody' does not match '@'", {"mail": "nobody"}),
+        Kind("True should not be valid under {}", {"locked": True}),
+        Kind("not valid JSON"),
+    ],
+    created=in_kinto,
+    count=lambda server: len(in_kinto(server)),
+)
+
 # --- the engine, and its ends -----------------------------------------------------------------------------------------
 
 
 class Desk:
     """A folder in which somebody works with the command."""
 
-    def __init__(self, folder: Path, server: Server) -> None:
+    def __init__(self, folder: Path, server: Server, path: str = "") -> None:
         self.folder = folder
-        self._url = server.url
+        self._url = f"{server.url}{path}"
         self._environment = os.environ | server.secrets
 
     def configure(self, service: str, records: Sequence[str], more: str = "") -> None:
@@ -294,11 +340,13 @@ def killed(desk: Desk, process: subprocess.Popen[bytes], count: Callable[[], int
     return max(0, count() - desk.known_created())
 
 
-@pytest.mark.parametrize("case", [POCKETBASE, COUCHDB, DATASETTE], ids=["pocketbase", "couchdb", "datasette"])
+@pytest.mark.parametrize(
+    "case", [POCKETBASE, COUCHDB, DATASETTE, KINTO], ids=["pocketbase", "couchdb", "datasette", "kinto"]
+)
 def test_each_good_record_is_there_once_and_each_bad_one_has_its_reason(case, tmp_path, record_property):
     with case.start() as server:
         case.prepare(server)
-        desk = Desk(tmp_path, server)
+        desk = Desk(tmp_path, server, case.path)
         desk.configure(case.service, [line(case, n) for n in range(RECORDS)])
         before, began = case.count(server), time.monotonic()
         wanted = [n for n in range(RECORDS) if kind_of(case, n) is None]

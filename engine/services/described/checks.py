@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 
+from msgspec.structs import replace
+
 from engine.model.doubt import RemoteStatus
 from engine.model.errors import Refused
 from engine.model.record import Row
@@ -17,6 +19,8 @@ from engine.services.checks import (
     ProbeEvidence,
     ServiceCheck,
     Sight,
+    denied,
+    held,
 )
 from engine.services.described.promise import promise_of
 from engine.services.described.search import SKEW_SECONDS
@@ -30,12 +34,14 @@ def _own_ids(evidence: ProbeEvidence) -> Sight:
     return Sight(len(set(ids)) == len(ids) == len(evidence.sent), f"{len(set(ids))} ids for {len(evidence.sent)} tasks")
 
 
+SEARCHED = "described.search"
+
 GUESSES: tuple[Guess, ...] = (
     Guess("described.upsert", "the same upsert again changes nothing"),
     Guess("described.key", "an idempotency key is remembered for `key_seconds`"),
     Guess("described.unique-keys", "keys are unique, and what is called there already is there"),
     Guess("described.exists-words", "what is there already is told as `exists` says"),
-    Guess("described.search", "a search finds all that is there, within the settle time"),
+    Guess(SEARCHED, "a search finds all that is there, within the settle time"),
     Guess("described.success", "a 2xx is the service's own, and tells what became of the records"),
     Guess("described.nothing-done", "where a batch is refused as a whole, nothing of it was done"),
     Guess("described.content", "a refusal for content comes each time"),
@@ -62,16 +68,21 @@ class DescribedChecks:
         look: Callable[[], Awaitable[str]],
         flaw: Callable[[Row], str | None],
         remote_status: Callable[[str], Awaitable[RemoteStatus]] | None,
+        search: Callable[[Sequence[str], Sequence[str]], Awaitable[tuple[bool, str]]] | None = None,
     ) -> None:
         self._settings = settings
         self._look = look
         self._flaw = flaw
         self._remote_status = remote_status
+        self._search = search
+        self._found = UNSEEN
+        """Whether a search finds what was just created."""
 
     @property
     def guesses(self) -> Sequence[Guess]:
         """What is believed of any service, and of any that is described."""
-        return (*GENERAL_GUESSES, *GUESSES)
+        own = [replace(one, see=lambda _: self._found) if one.name == SEARCHED else one for one in GUESSES]
+        return (*GENERAL_GUESSES, *own)
 
     def checks(self) -> Sequence[ServiceCheck]:
         """Return its cheap call, and what it promises."""
@@ -110,8 +121,11 @@ class DescribedChecks:
         return "what the probe creates stays at the service: its description has no call that takes it back"
 
     async def look_closer(self, remote_ids: Sequence[str], task_ids: Sequence[str]) -> None:
-        """Ask for the status of each batch once more."""
-        del task_ids
+        """Ask for the status of each batch once more, and search for the first one as after a lost answer."""
         if self._remote_status is not None:
             for remote_id in remote_ids:
                 await self._remote_status(remote_id)
+        if self._search is not None:
+            self._found = denied("the search brought no answer that can be used; --trace shows it")
+            finds, what = await self._search(remote_ids, task_ids)
+            self._found = held(what) if finds else denied(f"{what}; --trace shows the search")

@@ -389,8 +389,6 @@ def _taken(step: StepTable, place: str, known: Mapping[str, str], one: Described
         if name == "id" and path.endswith(_OPTIONAL):
             raise ValueError(f"{where}: a batch without a name is lost; leave the ? out")
         bare = path.removesuffix(_OPTIONAL)
-        if not bare:
-            raise ValueError(f"{where}: empty; write the path of a value in the answer")
         if not bare.startswith(_HEADER):
             _check_paths(f"{place}.take", **{name: bare})
     return tuple(step.take)
@@ -748,10 +746,10 @@ def _check_pages(pages: PagesTable, place: str) -> None:
 
 def _check_rule(rule: RuleTable, place: str) -> None:
     _check_paths(place, path=rule.path, at=rule.at, index=rule.index, error=rule.error)
-    if (rule.equals or rule.contains) and not rule.path:
-        raise ValueError(f"{place}.path: missing; say where in the answer equals or contains is looked for")
-    if not rule.status and not rule.path:
-        raise ValueError(f"{place}.status: missing; a rule is about a status, or about what stands at a path, or both")
+    if rule.equals and not rule.path:
+        raise ValueError(f"{place}.path: missing; say where in the answer equals is looked for")
+    if not (rule.status or rule.path or rule.contains):
+        raise ValueError(f"{place}.status: missing; a rule is about a status, or about what the answer says, or both")
     if rule.means == "by_index" and not rule.at:
         raise ValueError(f'{place}.at: missing; with means = "by_index" it is the path of the errors')
     _check_paths(place, id=rule.id)
@@ -761,7 +759,7 @@ def _check_rule(rule: RuleTable, place: str) -> None:
         )
     if rule.means not in {"by_index", "exists"} and (rule.at or rule.index):
         raise ValueError(f'{place}.{"at" if rule.at else "index"}: goes with means = "by_index" or "exists" only')
-    if any(200 <= status < 300 for status in rule.status) and not (rule.path or rule.at):  # noqa: PLR2004 - success
+    if any(200 <= status < 300 for status in rule.status) and not (rule.path or rule.at or rule.contains):  # noqa: PLR2004
         raise ValueError(f"{place}.path: missing; a success that is none must say so somewhere in the answer")
 
 

@@ -6,7 +6,7 @@ Compiled once. A body is read only where a rule that is about its status looks i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -37,6 +37,9 @@ WORDS = (
 """Where most services word an error."""
 _EACH_WORDS = ("message", "error.message", "response.message", "reason", "error", "detail")
 """Likewise, of one record."""
+
+_LONGEST_TEXT_BYTES = 65_536
+"""Of an answer that is searched for words: who has more to say is not saying what is wrong."""
 
 _NOTHING: tuple[Any, ...] = ("", [], {}, False)
 """Where a rule asks only whether something is there, these say that nothing is."""
@@ -85,12 +88,24 @@ class _Body:
             self._value = self._read()
         return self._value
 
+    @cached_property
+    def text(self) -> str:
+        """The body as it came, in small letters."""
+        return self._body[:_LONGEST_TEXT_BYTES].decode(errors="replace").lower()
+
+    @property
+    def plain_words(self) -> str:
+        """The body, if it is a text; "" if it is JSON, or a page."""
+        body = self._body.strip()
+        is_text = self.value is None and body[:1] not in {b"<", b"{", b"["}
+        return body[:_LONGEST_TEXT_BYTES].decode(errors="replace") if is_text else ""
+
     def _read(self) -> Any:
         if not self._is_success:
             return json_of(self._body)
         try:
             return orjson.loads(self._body)
-        except orjson.JSONDecodeError:  # a file of results, say: no rule is about it
+        except orjson.JSONDecodeError:  # a file of results, say
             return None
 
 
@@ -115,7 +130,7 @@ class _Rule:
     def _says_so(self, said: _Body) -> bool:
         """Return whether what stands at the path is what the rule wants."""
         if self._path is None:
-            return True
+            return not self._contains or any(part in said.text for part in self._contains)
         found = self._path(said.value)
         if found is MISSING or found is None:
             return False
@@ -126,7 +141,7 @@ class _Rule:
 
     def meaning(self, status: int, said: _Body) -> Pause | Refusal:
         rule = self._rule
-        words = foreign_words(self._words(said.value)) if said.value is not None else ""
+        words = foreign_words(said.plain_words if said.value is None else self._words(said.value))
         reason = f"status {status}" + (f": {words}" if words else "")
         if rule.means == "pause":
             return Pause(rule.seconds, reason)
@@ -154,12 +169,14 @@ def _flaws_at(rule: RuleTable) -> Callable[[Any], Mapping[int, str]]:
         if isinstance(found, dict):
             pairs = [(_place(key), one) for key, one in found.items()]
         elif isinstance(found, list):
-            pairs = [(_place(index(one)) if index else place, one) for place, one in enumerate(found)]
+            # By their own place, there is one for each record: of one that is fine it is null, {}, [] or "".
+            listed = [(place, one) for place, one in enumerate(found) if one is not None and one not in _NOTHING]
+            pairs = [(_place(index(one)) if index else place, one) for place, one in listed]
         else:
             return {}
         named: dict[int, str] = {}
         for place, one in pairs:
-            if one is None or one is False:  # a list with a null for each record that is fine
+            if one is None or one is False:
                 continue
             if place is None:  # an error of nobody: it is not known which record is at fault
                 return {}

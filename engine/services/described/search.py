@@ -7,7 +7,7 @@ It is asked after a release whose answer was lost. What it lists may be anybody'
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from engine.model.errors import Refused, UnexpectedAnswer
 from engine.services.base import Answer, Call, Caller, Located
 from engine.services.decoding import decode
-from engine.services.described.items import ResultReader, is_id
+from engine.services.described.items import ResultReader, is_id, words_of
 from engine.services.described.paths import MISSING, compiled, fitting
 from engine.services.described.results import RecordFates
 from engine.services.described.settings import DescribedSettings, ResultsTable, SearchTable
@@ -47,8 +47,11 @@ class Search:
         self.by_results = table.by_results
         key, index = table.key or settings.results.key, table.index or settings.results.index
         match: Literal["key", "index"] = "key" if table.key or (key and not table.index) else "index"
+        # A record that the results call by its key has no other name here, or the two would not be one.
+        by_keys = finds_records and not settings.results.id and table.id == SearchTable(call="").id
+        id_ = () if by_keys else table.id
         self._reader = ResultReader(
-            ResultsTable(items=table.items, match=match, key=key, index=index, id=table.id, error=())
+            ResultsTable(items=table.items, match=match, key=key, index=index, id=id_, error=())
         )
 
     async def found(
@@ -94,6 +97,14 @@ class Search:
         if not all(name is not None and is_id(name) for name in names):
             raise UnexpectedAnswer("what the search found has no name", call="search")
         return list(dict.fromkeys(name for name in names if name is not None))
+
+    def records_among(self, items: Sequence[Any], task_ids: Collection[str]) -> int:
+        """Return how many items have a place, and an id among those of tasks that are there if they have any."""
+        ids = self._reader.judged(items).ids
+        found = zip(self._reader.places(items), ids, strict=True)
+        return len(
+            {words_of(place) for place, id_ in found if place is not MISSING and (id_ is None or id_ in task_ids)}
+        )
 
     def located(self, items: Sequence[Any], count: int, keys: Callable[[], Sequence[str]]) -> Located:
         """Return the fates of the records of a batch by those that were found; none if none is of the batch.

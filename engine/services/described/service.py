@@ -40,7 +40,7 @@ from engine.model.errors import (
 from engine.model.job import Job
 from engine.model.outcome import Settlement
 from engine.model.payload import NO_TASKS, Payload
-from engine.model.record import Position, Row
+from engine.model.record import Row
 from engine.model.settings import BatchSettings
 from engine.progress.events import Listener, unheard
 from engine.services.base import (
@@ -72,6 +72,8 @@ if TYPE_CHECKING:
 
 _INLINE_BYTES = 64 * 1024
 """A longer file of results is read by a thread: a megabyte takes some 10 ms."""
+_SEARCH_WAITS = (1.0, 2.0, 4.0, 8.0)
+"""Seconds between the searches of a probe, which has half a minute."""
 _ONLY_RELEASE_TELLS = (
     "the answer to its release was lost, and only that tells of each record: the service calls the batch {!r}"
 )
@@ -169,7 +171,8 @@ class DescribedService:
         from engine.services.described.checks import DescribedChecks  # noqa: PLC0415 - no load needs it
 
         status = self.remote_status if self._status is not None else None
-        return DescribedChecks(self.settings, self.look, self._framing.flaw, status)
+        search = self._first_batch if self._search is not None and not self._search.by_results else None
+        return DescribedChecks(self.settings, self.look, self._framing.flaw, status, search)
 
     def check(self, task: Row) -> str | None:
         """Return why a record of this task cannot be sent, naming the field."""
@@ -261,7 +264,7 @@ class DescribedService:
 
     def _values(self, batch: Batch) -> dict[str, str]:
         """Return what texts may name of a batch before it is sent."""
-        return {**self.settings.values, **batch_names(self._job, self._token, batch)}
+        return {**self.settings.values, **batch_names(self._job, self._token, batch.sequence)}
 
     def _bringing(self, step: Step, payload: Payload, values: Mapping[str, str]) -> Call:
         """Return the call of a step, with the records of a batch if it carries them."""
@@ -405,6 +408,25 @@ class DescribedService:
         if not self._search.finds_records:
             return Located(self._search.names(found))
         return self._search.located(found, batch.count, keys)
+
+    async def _first_batch(self, remote_ids: Sequence[str], task_ids: Sequence[str]) -> tuple[bool, str]:
+        """Search for the first batch of the job; return whether all of it is found, and what is. A list may be late."""
+        search = self._search
+        assert search is not None  # noqa: S101 - nobody else calls it
+        values = {**self.settings.values, **batch_names(self._job, self._token, 0)}
+        wanted = min(len(task_ids), self.limits.records) if search.finds_records else 1
+        there = 0
+        for seconds in (*_SEARCH_WAITS, 0.0):
+            items = await search.found(self._caller, values, self._clock.now(), self._clock.now)
+            if search.finds_records:
+                there = search.records_among(items, task_ids)
+            else:
+                there = len(set(search.names(items)) & set(remote_ids[:1]))
+            if there == wanted:
+                break
+            await self._clock.sleep(seconds)
+        what = f"{wanted} records, by place and id" if search.finds_records else f"{wanted} batch"
+        return there == wanted, f"it finds {there} of {what}"
 
     async def _with_our_keys(
         self, sequence: int, names: Sequence[str], keys: Callable[[], Sequence[str]]
@@ -580,7 +602,7 @@ class DescribedService:
         """Return what texts may name of a batch that is called so."""
         values = {**self.settings.values, "job": self._job.name, "token": self._token, "id": remote_id}
         if sequence is not None:
-            values |= batch_names(self._job, self._token, Batch(sequence, Position(), Position(), 0, 0, b"", b""))
+            values |= batch_names(self._job, self._token, sequence)
         return values
 
 

@@ -190,7 +190,8 @@ class StepTable(Section, frozen=True, kw_only=True):
     """It carries the records: its body is what `[service.body]` says. One of stage, upload and release does."""
     take: dict[str, str] = field(default_factory=dict)
     """Name → path of a value in the answer, for the steps that follow; a `?` at the end: it may be missing. `id` is the
-    batch's name at the service, and is all that is kept over a restart. `header.Location` is a header."""
+    batch's name at the service, and is all that is kept over a restart. `header.Location` is a header. An empty
+    path is the whole answer, also where it is a text."""
     without_credentials: bool = False
     """Do not say who we are: for a presigned URL at a host of `uploads_to`."""
 
@@ -271,7 +272,8 @@ class SearchTable(StepTable, frozen=True, kw_only=True):
     items: str = ""
     """Path of the list in the answer; left out, the answer is the list."""
     id: Paths = ("id",)
-    """Paths of the name of what was found: of the batch, or of the task."""
+    """Paths of the name of what was found: of the batch, or of the task. With `results.id = []` records are called by
+    their keys here, too."""
     key: str = ""
     """Of records: path of their key; that of `results` where left out."""
     index: str = ""
@@ -391,11 +393,11 @@ class RuleTable(Section, frozen=True, kw_only=True):
     status: Statuses = ()
     """Of the answer, 2xx, too. Left out: every one that is no success."""
     path: str = ""
-    """Where in the body it is told."""
+    """Where in the body it is told; left out, and with `contains`, anywhere in it, also where it is a text."""
     equals: StatusWords = ()
     """One of these stands there. With neither `equals` nor `contains`, anything does."""
     contains: Texts = ()
-    """One of these is part of the text that stands there; in any case of letters."""
+    """One of these is part of what stands there; in any case of letters."""
     means: Meaning
     """`pause`: nothing was done; nobody calls for `seconds`. `busy`: likewise, for this call alone. `refused`: these
     records fail. `unauthorized`: the credentials do not hold. `whole`: nothing was done, and nobody says which record
@@ -415,7 +417,7 @@ class RuleTable(Section, frozen=True, kw_only=True):
     """With `by_index`: place of the first record of a batch."""
     error: Paths = ()
     """Paths of the words that people should read; with `by_index`, in each error. Left out: `message`, `error` and the
-    like."""
+    like. Of an answer that is a text: the text."""
 
 
 _SKELETON = """\
@@ -489,6 +491,12 @@ class DescribedSettings(ServiceSettings, frozen=True, kw_only=True, rename={"win
             "Header or parameter that holds it, where it is not Authorization",
             needed=False,
             where={"auth.kind": ("header", "query")},
+        ),
+        Question(
+            "auth.user",
+            "User name, where the key is its password and not the user name itself",
+            needed=False,
+            where={"auth.kind": ("basic",)},
         ),
         Question(
             "auth.secret",

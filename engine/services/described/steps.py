@@ -115,6 +115,8 @@ class Step:
         for name, path, optional in self._take:
             if path.startswith(_HEADER):
                 value: Any = answer.headers.get(path.removeprefix(_HEADER), MISSING)
+            elif not path:
+                value = _whole_text(answer)
             else:
                 body = decode(answer, Any, call=self.kind) if body is MISSING else body
                 value = compiled(path)(body)
@@ -130,6 +132,12 @@ class Step:
                 raise UnexpectedAnswer(f"what stands at {path!r} is too long, or no plain text", call=self.kind)
             found[name] = text
         return found
+
+
+def _whole_text(answer: Answer) -> str:
+    """Return an answer as a text: what a JSON text holds, else what came, for a name may look like a number."""
+    text = answer.body.decode("utf-8", "replace").strip()
+    return decode(answer, str) if text.startswith('"') else text
 
 
 def without_case(headers: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 
 import orjson
 
-from engine.model.batch import Batch, batch_name
+from engine.model.batch import batch_name
 from engine.model.job import Job
 from engine.model.record import has_json_form
 from engine.model.settings import SecretStr, SecretTree
@@ -47,12 +47,12 @@ _SHOWN = re.compile(r"[\w. -]{1,60}")
 _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
 
 
-def batch_names(job: Job, token: str, batch: Batch) -> dict[str, str]:
+def batch_names(job: Job, token: str, sequence: int) -> dict[str, str]:
     """Return what texts may name of a batch before it is sent.
 
     `mark` is the same words in every attempt, and nobody else's: `JOB-TOKEN-BATCH`.
     """
-    name = batch_name(batch.sequence)
+    name = batch_name(sequence)
     return {"job": job.name, "token": token, "batch": name, "mark": f"{job.name}-{token}-{name}"}
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from engine.http.classify import Verdict
 from engine.http.messages import described, failure, is_of_a_store, names_records, service_code, service_words
+from engine.model.error_hints import Blame, Refusal
 from engine.model.errors import Refused
 from engine.progress.redaction import MOST_FOREIGN
 from engine.services.base import Answer, Call
@@ -44,6 +45,13 @@ def test_a_status_that_is_its_own_code_is_said_once():
     said = str(failure(call("http://h/v2"), Verdict(Refused, "status 401", 401), answer, str))
     assert said.count("401") == 1
     assert said.endswith("status 401: Not authorized.")
+
+
+def test_words_that_a_rule_has_found_in_a_text_are_said_once_and_without_its_kind():
+    answer = Answer(500, {}, b"Code: 27. Cannot parse\nat row 2")
+    words = "status 500: Code: 27. Cannot parse at row 2"
+    verdict = Verdict(Refused, words, 500, hint=Refusal(words, Blame.PAYLOAD))
+    assert str(failure(call("http://h/v2"), verdict, answer, str)).endswith(f"was refused: {words}")
 
 
 # What a service says in the body of a refusal

@@ -168,6 +168,15 @@ def test_rates_are_means_over_the_window(progress, hand):
     assert progress.view().tasks_per_second == 0
 
 
+def test_a_batch_that_is_not_uncertain_any_more_makes_no_rate_negative(progress, hand):
+    fold(progress, NEW, moved(0, State.RELEASING, State.UNCERTAIN, records=500))
+    hand.at = WINDOW_SECONDS
+    progress.view()
+    hand.at = 2 * WINDOW_SECONDS
+    view = fold(progress, moved(0, State.UNCERTAIN, State.RELEASING, records=500))
+    assert (view.tasks_per_second, view.counts.uncertain) == (0.0, 0)
+
+
 def test_a_rate_early_in_the_run_is_no_wild_guess(progress, hand):
     fold(progress, NEW)
     hand.at = 0.001

@@ -1,10 +1,12 @@
 """What a description promises, in words; and the checks that tell it."""
 
+from contextlib import suppress
+
 import pytest
 
 from engine.model.doubt import Again
-from engine.model.errors import Unauthorized
-from engine.services.checks import Checking, CheckVerdict
+from engine.model.errors import CallFailed, Unauthorized
+from engine.services.checks import Checking, CheckVerdict, ProbeEvidence
 from engine.services.described.promise import AFTER_A_LOSS, promise_of
 
 from .served import Described, read
@@ -68,6 +70,58 @@ async def test_a_check_tells_it():
     assert checking.probe_note()
     await checking.look_closer(["b"], [])
     assert checking.guesses
+
+
+SEARCHED = """
+[record]
+key = "${token}-${index}"
+template = { tag = "${mark}", ref = "${key}" }
+[release]
+call = "POST /items"
+payload = true
+again = "search"
+[search]
+call = "GET /items"
+query = { tag = "${mark}" }
+key = "ref"
+"""
+FOUND = [{"id": "1", "ref": "a"}, {"id": "2", "ref": "b"}]
+
+
+async def searched(text, listed, *, batches=(), created=2):
+    """Return what a probe sees of the search, where each search lists the next of `listed`, and the last one again."""
+    lists = list(listed)
+    described = Described(text, lambda seen: (200, lists.pop(0) if len(lists) > 1 else lists[0]))
+    checking = described.service.checking
+    with suppress(CallFailed):
+        await checking.look_closer(batches, ["1", "2"][:created])
+    (guess,) = (one for one in checking.guesses if one.name == "described.search")
+    assert all("j-00112233aabbccdd-0" in str(seen.url) for seen in described.wire.seen if seen.path == "/items")
+    return guess.sight(ProbeEvidence([])).holds
+
+
+@pytest.mark.parametrize(
+    ("listed", "holds"),
+    [
+        ([FOUND], True),
+        ([[], FOUND[:1], FOUND], True),  # a list that is a little late
+        ([[]], False),
+        ([[{"id": "7", "ref": "a"}, {"id": "8", "ref": "b"}]], False),  # `search.id` names something else
+        ([[{"id": "1"}, {"id": "2"}]], False),  # `search.key` leads to nothing
+        ([{"total": 2}], False),  # and so does `search.items`
+    ],
+)
+async def test_a_probe_tries_the_search_that_would_follow_a_lost_answer(listed, holds):
+    assert await searched(SEARCHED, listed) is holds
+
+
+async def test_so_it_does_where_the_search_lists_batches():
+    status = '[status]\ncall = "GET /jobs/${id}"\nstate = "s"\nfinished = ["done"]\n'
+    text = SEARCHED.replace("again =", 'take = { id = "id" }\nagain =').replace('key = "ref"\n', "") + status
+    text += '[results]\nof = "status"\nitems = "items"\n'
+    listed = [{"s": "done"}, [{"id": "b7"}, {"id": "b8"}]]
+    assert await searched(text, listed, batches=["b7"]) is True
+    assert await searched(text, listed, batches=["b9"]) is False
 
 
 async def test_a_place_that_is_not_there_is_told_from_a_key_that_does_not_hold():

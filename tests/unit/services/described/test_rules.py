@@ -74,6 +74,20 @@ def test_words_are_found_in_any_case_of_letters():
     assert judge(400, b'{"message": null}', rule) is None
 
 
+def test_an_answer_that_is_a_text_is_searched_as_a_whole_and_has_its_own_words():
+    text = b"Code: 27. DB::Exception: Cannot parse input (at row 2)\n"
+    rule = {"status": (500,), "contains": ("cannot parse",), "means": "whole"}
+    assert judge(500, text, rule).reason == f"status 500: {text.decode().strip()}"
+    assert judge(500, b"Code: 241. Memory limit exceeded", rule) is None
+    assert judge(500, b'{"detail": "Cannot parse"}', rule).reason == "status 500: Cannot parse"  # and so is JSON
+    assert judge(200, text, {"contains": ("exception:",), "means": "stop"}) is None  # a rule without a status
+    assert judge(200, text, {"status": (200,), "contains": ("exception:",), "means": "stop"}).blame is Blame.JOB
+
+
+def test_a_page_has_no_words():
+    assert judge(400, b"<html>no", {"status": (400,), "means": "whole"}).reason == "status 400"
+
+
 def test_an_object_of_places_names_the_records_at_fault():
     rule = {"status": (400,), "means": "by_index", "at": "data.requests"}
     body = b'{"message": "Batch failed.", "data": {"requests": {"3": {"message": "no", "response": {}}, "0": "bad"}}}'
@@ -86,6 +100,7 @@ def test_an_object_of_places_names_the_records_at_fault():
 def test_a_list_of_errors_names_them_by_their_own_place_or_by_the_one_they_say():
     own = {"status": (422,), "means": "by_index", "at": "errors", "error": ("why",)}
     assert judge(422, b'{"errors": [null, {"why": "x"}, null, {"code": 5}]}', own).flaws == {1: "x", 3: '{"code":5}'}
+    assert judge(422, b'{"errors": [{}, "bad", [], "", {"why": "x"}, {}]}', own).flaws == {1: "bad", 4: "x"}
     said = {**own, "index": "elements.0", "first_index": 1}
     assert judge(422, b'{"errors": [{"elements": [2], "why": "x"}]}', said).flaws == {1: "x"}
 

@@ -632,6 +632,14 @@ class TestASearchForRecords:
         located = await described.service.locate(batch, payload, 0.0)
         assert (located.settlement.task_ids, located.unclear) == ([None, "t2"], frozenset())
 
+    async def test_a_record_that_results_call_by_its_key_is_called_so_by_a_search(self):
+        """Else the tasks of a settled batch would not be known again, and the search would count as one that fails."""
+        found = [{"id": 7, "n": "0", "data": {"tag": f"j-{TOKEN}-7"}}]
+        by_keys = self.DESCRIPTION.replace('items = "ids"\nformat = "ids"', "id = []")
+        described = Described(by_keys, lambda seen: (200, {"results": found}))
+        batch, payload = described.batch([{"n": "0", "data": {}}])
+        assert (await described.service.locate(batch, payload, 0.0)).settlement.task_ids == ["0"]
+
     async def test_nothing_found_is_no_settlement(self):
         described = Described(self.DESCRIPTION, lambda seen: (200, {"results": []}))
         batch, payload = described.batch([{"n": "0", "data": {}}])

@@ -108,6 +108,14 @@ class TestTaking:
         with pytest.raises(UnexpectedAnswer):
             step("GET /x", take={"id": "id"}).taken(answer(body))
 
+    @pytest.mark.parametrize(("body", "taken"), [(b"HnCi86\n", "HnCi86"), (b"1e5", "1e5"), (b'"a b"', "a b")])
+    def test_the_empty_path_is_the_whole_answer_also_of_a_text(self, body, taken):
+        assert step("POST /files", take={"id": ""}).taken(answer(body)) == {"id": taken}
+
+    def test_an_empty_answer_has_none(self):
+        with pytest.raises(UnexpectedAnswer):
+            step("POST /files", take={"id": ""}).taken(answer(b" \n"))
+
     def test_where_headers_alone_are_taken_the_body_may_be_anything(self):
         assert step("GET /x", take={"id": "header.X-Id"}).taken(answer(b"<html>", X_Id="7")) == {"id": "7"}
 

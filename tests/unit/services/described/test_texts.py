@@ -1,9 +1,8 @@
 import orjson
 import pytest
 
-from engine.model.batch import Batch, part_sequences
+from engine.model.batch import part_sequences
 from engine.model.job import Job
-from engine.model.record import Position
 from engine.services.described.texts import JsonText, Text, batch_names, check_names, form_of
 
 JOB = Job("nightly", "http", "", (), "")
@@ -87,8 +86,7 @@ def test_a_name_that_nothing_fills_is_told_with_the_nearest_known_one():
 
 def test_a_batch_has_a_mark_of_its_own():
     half, _ = part_sequences(7)
-    batch = Batch(half, Position(), Position(), 1, 2, b"", b"")
-    assert batch_names(JOB, "t0", batch) == {
+    assert batch_names(JOB, "t0", half) == {
         "job": "nightly",
         "token": "t0",
         "batch": "7.1",
