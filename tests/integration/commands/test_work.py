@@ -91,7 +91,7 @@ async def test_a_job_is_canceled_while_one_process_plans_it_and_another_one_help
     desk = await desk()
     async with staying(desk) as events:
         submitted = asyncio.create_task(
-            desk.submit(desk.source(tasks(400)), desk.config(send="requests_per_second = 25"))
+            desk.submit(desk.source(tasks(2000)), desk.config(send="requests_per_second = 25"))
         )
         await has_helped(events)
         canceled = await engine.cancel("j", desk.ledger)
@@ -104,7 +104,7 @@ async def test_a_job_is_canceled_while_one_process_plans_it_and_another_one_help
     assert [run.command for run in status.runs] == ["submit", "cancel"]
     created = desk.created()
     assert max(created.values()) == 1
-    assert status.tally.created == len(created) < 400
+    assert status.tally.created == len(created) < 2000
     assert status.tally.uncertain == 0
 
 
@@ -116,16 +116,19 @@ async def test_status_tells_of_each_worker_how_long_its_shards_are_its_own(share
         )
         await has_helped(events)
         status = await desk.status()
-        lost = replace(status.workers[0], silent_seconds=125.0, lease_seconds=235.0)
-        (table,) = (table for table in job_screen(status, desk.ledger).tables if table.title == "Workers")
-        assert len(table.rows) >= 2
-        assert all(row[-1].endswith(" left") for row in table.rows if row[0] in {one.name for one in status.workers})
-        (table,) = (
-            table
-            for table in job_screen(replace(status, workers=[lost]), desk.ledger).tables
-            if table.title == "Workers"
-        )
-        assert table.rows[0][-1] == "last heard of 2 min 05 s ago; its shards are free in 3 min 55 s"
+        worker = status.workers[0]
+        shown = [
+            replace(worker, silent_seconds=1.0, lease_seconds=300.0),
+            replace(worker, silent_seconds=125.0, lease_seconds=235.0),
+            replace(worker, silent_seconds=125.0, lease_seconds=None),
+        ]
+        screen = job_screen(replace(status, workers=shown), desk.ledger)
+        (table,) = (table for table in screen.tables if table.title == "Workers")
+        assert [row[-1] for row in table.rows[:3]] == [
+            "5 min 00 s left",
+            "last heard of 2 min 05 s ago; its shards are free in 3 min 55 s",
+            "",
+        ]
         desk.stop.request(Interrupted(15))
         await submitted
 

@@ -18,6 +18,7 @@ import asyncio
 import shutil
 import tempfile
 import threading
+from concurrent.futures import Executor, Future
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -242,6 +243,18 @@ class InStep:
             self._written.acquire()
 
 
+class InStepReader(Executor):
+    """The reader's thread of a ledger: whoever asks has the answer at once."""
+
+    def submit(self, work, /, *args):
+        answer = Future()
+        try:
+            answer.set_result(work(*args))
+        except BaseException as error:  # noqa: BLE001 - whoever asked gets it
+            answer.set_exception(error)
+        return answer
+
+
 async def at_once(work, *args, **_options):
     """Be `anyio.to_thread.run_sync`, without a thread."""
     await asyncio.sleep(0)
@@ -327,6 +340,8 @@ class World:
             with self._clock.stopped():
                 ledger = await stack.enter_async_context(opened)
             InStep(ledger._writer)
+            ledger._reading.shutdown()
+            ledger._reading = InStepReader()
             ledger._writer._connection.raw.pragma("synchronous", 0)  # a lost power is another test's matter
             yield ledger
 
