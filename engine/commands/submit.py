@@ -143,23 +143,23 @@ async def submit(  # noqa: PLR0913 - what a person can say of a job
             name = await take_name(name, opened, held, given=job is not None)
             held.enter_context(family_lock(new, opened))
             folder = Path(output or folder_beside(ledger, name)).absolute()  # noqa: ASYNC240 - reads no disk
-            with unless_made_in_vain(folder):
-                await claim_output(folder, opened, held)
-                settings = wiring.source_settings(setup, format)
-                found = await take_in(sources, settings, folder, emit, stop)
-                new = replace(new, name=name, output=str(folder), sources=found)
-                try:
-                    if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
-                        emit(Noticed(unmet))
-                    await check_drafts(new, setup, opened, emit, stop, thorough=strict)
-                    if new.family:
-                        await _check_destination(new, opened, accept_new=accept_new)
-                    if delta and not accept_new:
-                        await _check_new(new, setup, opened)
-                    await _make(new, opened, emit, stop, again=again)
-                except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
-                    remove_copies(found, folder)
-                    raise
+            held.enter_context(unless_made_in_vain(folder))
+            await claim_output(folder, opened, held)
+            settings = wiring.source_settings(setup, format)
+            found = await take_in(sources, settings, folder, emit, stop)
+            new = replace(new, name=name, output=str(folder), sources=found)
+            try:
+                if unmet := await check_columns(found, setup.settings, settings, thorough=strict, stop=stop):
+                    emit(Noticed(unmet))
+                await check_drafts(new, setup, opened, emit, stop, thorough=strict)
+                if new.family:
+                    await _check_destination(new, opened, accept_new=accept_new)
+                if delta and not accept_new:
+                    await _check_new(new, setup, opened)
+                await _make(new, opened, emit, stop, again=again)
+            except BulkSubmitError:  # there will be no job, so nobody comes back for what was spooled for it
+                remove_copies(found, folder)
+                raise
             return await work_on(new, opened, setup, emit, stop, command=command)
 
 
