@@ -39,7 +39,7 @@ from engine.services.described import service as described
 from engine.services.described.body import TOKEN_BYTES, Framing
 from engine.services.described.consistency import steps_of
 from engine.services.described.items import failures_table, fetch_table
-from engine.services.described.paths import compiled, parts_of, text_of_value
+from engine.services.described.paths import ANY, compiled, parts_of, text_of_value
 from engine.services.described.preview import put
 from engine.services.described.promise import promise_of
 from engine.services.described.results import THERE_ALREADY, ListReader, RecordFates
@@ -316,7 +316,7 @@ def _item(one: Description, table: ResultsTable, at: int, *, good: bool = True) 
     if good:
         item = _meeting(table, item, table.ok)
         for path in table.id[:1]:
-            item = item if path in table.ok else _with(table, item, path, f"id-{at}")
+            item = item if table.ok.get(path, ANY) != ANY else _with(table, item, path, f"id-{at}")
     if table.match == "key":
         item = _with(table, item, table.key, one_key(one, at))
     if table.match == "index" and table.index:
@@ -332,7 +332,7 @@ def one_key(one: Description, at: int) -> str:
 def _meeting(table: ResultsTable, item: Any, conditions: Mapping[str, Any]) -> Any:
     for path, wanted in conditions.items():
         value = wanted[0] if isinstance(wanted, list | tuple) else wanted
-        item = _with(table, item, path, "any" if value == "*" else value)
+        item = _with(table, item, path, "any" if value == ANY else value)
     return item
 
 
@@ -400,7 +400,7 @@ def each_rule_can_fit(one: Description) -> None:
 
 def _takes_all_of(other: RuleTable, rule: RuleTable) -> bool:
     """Return whether a rule fits every answer that another one is about."""
-    if other.path or other.at:
+    if other.path or other.at or other.contains:
         return False
     if other.status:
         return bool(rule.status) and {*rule.status} <= {*other.status}
@@ -412,7 +412,7 @@ def _said(rule: RuleTable) -> Any:
     value: Any = rule.equals[0] if rule.equals else rule.contains[0] if rule.contains else "said"
     path = list(parts_of(rule.path))
     if not rule.at:
-        return put({}, path, value) if path else {}
+        return put({}, path, value) if path else value if rule.contains else {}
     at, error = list(parts_of(rule.at)), {"message": "no"}
     for one in rule.error:
         error = error if one.startswith("=") else put(error, list(parts_of(one)), "no")

@@ -15,11 +15,17 @@ ADDRESS = {"base_url": "https://api.example.com"}
 
 FILLED_IN = {
     "anthropic-batches": {},
+    "clickhouse": {**ADDRESS, "values": {"table": "tasks"}},
     "couchdb": {**ADDRESS, "values": {"database": "tasks"}},
     "datasette": {**ADDRESS, "values": {"database": "data", "table": "tasks"}},
+    "directus": {**ADDRESS, "values": {"collection": "tasks"}},
+    "doccano": {**ADDRESS, "values": {"project": "7"}},
     "elasticsearch": {**ADDRESS, "values": {"index_name": "tasks"}},
     "hubspot": {"values": {"object": "contacts"}},
+    "kinto": {**ADDRESS, "values": {"bucket": "shop", "collection": "tasks"}},
+    "label-studio": {**ADDRESS, "values": {"project": "7"}},
     "openai-batch": {},
+    "parse-server": {**ADDRESS, "values": {"class": "Task"}},
     "pocketbase": {**ADDRESS, "values": {"collection": "tasks", "identity": "me@example.com"}},
     "salesforce-bulk2": {
         **ADDRESS,
