@@ -56,7 +56,7 @@ def lease_terms(settings: SendSettings, worker: str = "") -> LeaseTerms:
 
 def worker_name() -> str:
     """Return a name that no other worker has, and by which people find the process."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 async def tell_tally(job: Job, ledger: Ledger, clock: Clock, emit: Listener) -> None:
