@@ -192,12 +192,12 @@ def _lock(folder: Path, held: ExitStack) -> bool:
 @contextmanager
 def unless_made_in_vain(folder: Path) -> Iterator[None]:
     """Remove a folder that is made in the block if that ends in an error of ours and leaves nothing in it."""
-    was_there = folder.exists()
+    was_there = os.path.lexists(folder)
     try:
         yield
     except BulkSubmitError:
         if not was_there:
-            with suppress(OSError):  # something is in it, such as a download that goes on later
+            with suppress(OSError, ValueError):  # something is in it, such as a download that goes on later
                 folder.rmdir()
         raise
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
-from engine.model.shard import Worker
+if TYPE_CHECKING:  # it needs msgspec, and --help needs neither
+    from engine.model.shard import Worker
 
 _SIZES = ("B", "KB", "MB", "GB", "TB", "PB")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400

@@ -282,7 +282,8 @@ class RecordFates:
             return None
         if 0 <= place - self._first_index < self._count:
             return place - self._first_index
-        self._outside.append(place)
+        if place >= 0:  # nobody counts from below 0: such a place is nobody's, and says nothing of the others
+            self._outside.append(place)
         return None
 
     def _check_places(self, call: str) -> None:

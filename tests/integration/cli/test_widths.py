@@ -85,7 +85,7 @@ def said(tmp_path_factory):
         patch.setenv("SAMA_ACCESS_KEY", "sandbox-key")
         patch.setattr(module, "write_line", lines.append)
         for name, arguments in commands(folder):
-            patch.setattr(app, "show", lambda screen, _, name=name: ends.setdefault(name, screen).exit_code)
+            patch.setattr(module, "show", lambda screen, _, name=name: ends.setdefault(name, screen).exit_code)
             ledger = [] if arguments[0] in WITHOUT_LEDGER else ["--ledger", folder / "ledger.db"]
             lines.clear()
             app.call(list(map(str, [*arguments, *ledger])))

@@ -178,7 +178,11 @@ class TestByIndex:
         assert "that no record has" in found.uncertain[1]
         assert found.note.startswith("the results hold 1 item(s)")
 
-    @pytest.mark.parametrize("place", [2, -1, "2"])
+    def test_a_place_below_zero_is_nobodys_and_says_nothing_of_the_others(self):
+        items = [{"id": "a", "at": 0}, {"id": "b", "at": 1}, {"id": "c", "at": -1}]
+        assert settled(items, match="index", index="at").task_ids == ["a", "b"]
+
+    @pytest.mark.parametrize("place", [2, 99, "2"])
     def test_a_place_that_the_batch_does_not_have_disproves_the_others(self, place):
         items = [{"id": "a", "at": 0}, {"id": "b", "at": 1}, {"id": "c", "at": place}]
         with pytest.raises(UnexpectedAnswer, match=rf"the place {place}, .* are 0 to 1: .*first_index"):
