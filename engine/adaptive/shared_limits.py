@@ -16,6 +16,8 @@ A worker that is silent for `DROPPED_SECONDS` is dropped, and what it held count
 (`GRANT_SECONDS`), so a worker that was stopped and wakes sends nothing by it.
 
 Times in here are seconds of the ledger's clock; what a report or a grant says is relative to the sync.
+
+The module is a long one: the limits are revised together, by one report and for one grant.
 """
 
 from __future__ import annotations

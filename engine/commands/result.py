@@ -2,6 +2,8 @@
 
 Why records were not created is counted in the ledger, and not in `rejects.ndjson`, which people edit. It is counted in
 some thousand rows, so that the end of a hundred million rejects comes as quickly as that of ten.
+
+The module is a long one: exit code, message and next steps of every end are told from the same numbers.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ the asking itself, and what follows from the answers: a batch is settled, asked 
 
 A batch that was accepted is never released again from here, however long it says *waiting*: the service may only be
 slow to begin. An event says that it waits; and when nothing moves any more, the run ends and names such batches.
+
+The module is a long one: each answer, and what a person is told of it, stands beside the question.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from engine.model.tables import table_of
 from engine.services.base import Answer
 from engine.services.described import service as described
 from engine.services.described.body import TOKEN_BYTES, Framing
-from engine.services.described.consistency import steps_of
+from engine.services.described.consistency import rules_on_success, steps_of
 from engine.services.described.items import failures_table, fetch_table
 from engine.services.described.paths import ANY, compiled, parts_of, text_of_value
 from engine.services.described.preview import put
@@ -404,7 +404,7 @@ def _takes_all_of(other: RuleTable, rule: RuleTable) -> bool:
         return False
     if other.status:
         return bool(rule.status) and {*rule.status} <= {*other.status}
-    return not any(200 <= status < 300 for status in rule.status)  # noqa: PLR2004 - success
+    return not rules_on_success(rule)
 
 
 def _said(rule: RuleTable) -> Any:

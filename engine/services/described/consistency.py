@@ -555,6 +555,11 @@ def _needs_of_key(one: DescribedSettings) -> str:
     )
 
 
+def rules_on_success(rule: RuleTable) -> bool:
+    """Return whether a rule is about answers of a 2xx, too."""
+    return any(HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES for status in rule.status)
+
+
 def rules_on_conflict(one: DescribedSettings) -> bool:
     """Return whether the description says what a 409 means, by any rule that is about it."""
     return any(HTTPStatus.CONFLICT in rule.status for rule in one.rules)
@@ -759,7 +764,7 @@ def _check_rule(rule: RuleTable, place: str) -> None:
         )
     if rule.means not in {"by_index", "exists"} and (rule.at or rule.index):
         raise ValueError(f'{place}.{"at" if rule.at else "index"}: goes with means = "by_index" or "exists" only')
-    if any(200 <= status < 300 for status in rule.status) and not (rule.path or rule.at or rule.contains):  # noqa: PLR2004
+    if rules_on_success(rule) and not (rule.path or rule.at or rule.contains):
         raise ValueError(f"{place}.path: missing; a success that is none must say so somewhere in the answer")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from engine.model.doubt import Again
-from engine.services.described.consistency import has_source_keys, rules_on_conflict
+from engine.services.described.consistency import has_source_keys, rules_on_conflict, rules_on_success
 from engine.services.described.settings import DescribedSettings
 
 AFTER_A_LOSS: dict[Again, str] = {
@@ -100,7 +100,7 @@ def _warnings(settings: DescribedSettings, again: Again) -> Sequence[str]:
             'again = "key", and no rule says what a 409 means: it is taken for the first call with the key, still at '
             "work, and repeated; a rule should tell that from a refusal"
         )
-    if any(200 <= status < 300 for rule in settings.rules for status in rule.status):  # noqa: PLR2004 - success
+    if any(map(rules_on_success, settings.rules)):
         found.append(
             "a rule is about a success: whatever it means, nothing may have been done by then; what was created all "
             "the same is sent a second time, or called failed"
