@@ -306,11 +306,7 @@ async def test_a_process_alone_goes_on_after_the_database_was_away_for_longer_th
 
 async def test_a_job_is_canceled_beside_all_processes_that_send_it(tmp_path):
     async with played(0, tmp_path / "run") as scene, asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
-        planner, worker = scene.process("planner"), scene.process("worker")
-        submitted = group.create_task(planner.run(*SUBMIT))
-        await scene.until(lambda: scene.sandbox.stats.batches)
-        worked = group.create_task(worker.run(*WORK))
-        await scene.until(lambda: scene.held_by(worker))
+        planner, worker, submitted, worked = await _both_at_work(scene, group)
         canceler = scene.process("canceler")
         assert await canceler.run("cancel", "load", "--yes") == 0, canceler.said
         assert (await submitted, await worked) == (Exit.MEND_FIRST, 0), planner.said + worker.said
@@ -323,11 +319,7 @@ async def test_a_job_is_canceled_beside_all_processes_that_send_it(tmp_path):
 
 async def test_a_process_that_is_told_to_end_gives_its_leases_back_at_once(tmp_path):
     async with played(0, tmp_path / "run") as scene, asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
-        planner, worker = scene.process("planner"), scene.process("worker")
-        submitted = group.create_task(planner.run(*SUBMIT))
-        await scene.until(lambda: scene.sandbox.stats.batches)
-        worked = group.create_task(worker.run(*WORK))
-        await scene.until(lambda: scene.held_by(worker))
+        planner, worker, submitted, worked = await _both_at_work(scene, group)
         held = scene.held_by(worker)
         assert await _ended(worker, worked) < END_SECONDS
         assert not scene.held_by(worker)
@@ -337,6 +329,16 @@ async def test_a_process_that_is_told_to_end_gives_its_leases_back_at_once(tmp_p
         assert await _ended(planner, submitted) < END_SECONDS
         assert not scene.held_by(planner)
         assert (worker.codes, planner.codes) == ([128 + signal.SIGTERM], [128 + signal.SIGTERM]), worker.said
+
+
+async def _both_at_work(scene: Scene, group: asyncio.TaskGroup) -> tuple[Process, Process, asyncio.Task, asyncio.Task]:
+    """Begin a load and a worker; return both, and their lives, once the worker has shards."""
+    planner, worker = scene.process("planner"), scene.process("worker")
+    submitted = group.create_task(planner.run(*SUBMIT))
+    await scene.until(lambda: scene.sandbox.stats.batches)
+    worked = group.create_task(worker.run(*WORK))
+    await scene.until(lambda: scene.held_by(worker))
+    return planner, worker, submitted, worked
 
 
 async def _ended(process: Process, life: asyncio.Task) -> float:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+from fakes.clock import until
 from msgspec.structs import replace
 
 import engine
@@ -44,9 +45,13 @@ def settled(events):
 
 async def has_helped(events, before=0):
     """Wait until the worker has settled more batches than before."""
-    async with asyncio.timeout(20):
-        while settled(events) <= before:  # noqa: ASYNC110 - no event is set by it
-            await asyncio.sleep(0.02)
+    await until(lambda: settled(events) > before)
+
+
+def submitting(desk, count, per_second=25):
+    """Begin to submit so many tasks, so slowly that others can take part or step in."""
+    config = desk.config(send=f"requests_per_second = {per_second}")
+    return asyncio.create_task(desk.submit(desk.source(tasks(count)), config))
 
 
 async def test_a_worker_helps_again_once_a_person_has_gone_on_with_a_job_that_ended(shared, desk):
@@ -90,9 +95,7 @@ async def test_a_limit_of_a_run_that_was_killed_is_kept_by_the_worker_that_goes_
 async def test_a_job_is_canceled_while_one_process_plans_it_and_another_one_helps(shared, desk):
     desk = await desk()
     async with staying(desk) as events:
-        submitted = asyncio.create_task(
-            desk.submit(desk.source(tasks(2000)), desk.config(send="requests_per_second = 25"))
-        )
+        submitted = submitting(desk, 2000)
         await has_helped(events)
         canceled = await engine.cancel("j", desk.ledger)
         assert (canceled.state, canceled.job) == ("canceled", "j")
@@ -111,9 +114,7 @@ async def test_a_job_is_canceled_while_one_process_plans_it_and_another_one_help
 async def test_status_tells_of_each_worker_how_long_its_shards_are_its_own(shared, desk):
     desk = await desk()
     async with staying(desk) as events:
-        submitted = asyncio.create_task(
-            desk.submit(desk.source(tasks(400)), desk.config(send="requests_per_second = 25"))
-        )
+        submitted = submitting(desk, 400)
         await has_helped(events)
         status = await desk.status()
         worker = status.workers[0]
@@ -190,9 +191,7 @@ async def test_a_job_that_is_not_there_is_named_and_waited_for_until_stopped(sha
     await desk.submit(desk.source(tasks(5)))
     events, stop = [], Stop()
     worker = asyncio.create_task(engine.work("nosuch", desk.ledger, events.append, stop, stay=True))
-    async with asyncio.timeout(20):
-        while not events:  # noqa: ASYNC110 - no event is set by it
-            await asyncio.sleep(0.02)
+    await until(lambda: events)
     stop.request(Interrupted(15))
     done = await worker
     assert "there is no job 'nosuch'" in events[0].text

@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import asynccontextmanager
 
 import orjson
 import pytest
@@ -682,21 +683,30 @@ async def test_a_mark_goes_up_with_every_task(marked):
 # Where several processes send a job
 
 
+TERMS = LeaseTerms("w", 30.0, 20.0)
+
+
+@asynccontextmanager
+async def leased(tmp_path, waited, **service):
+    """Make a bench with one batch, whose lease was taken so many seconds ago."""
+    async with a_bench(tmp_path, records=3, shares_jobs=True, **service) as bench:
+        batch = await one_batch(bench)
+        await bench.ledger.take_shards("j", TERMS, 1)
+        await bench.clock.sleep(waited)
+        yield bench, batch
+
+
 async def ends_of(calls):
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
 @pytest.mark.parametrize("stages", [True, False])
 async def test_no_call_goes_out_that_could_end_after_the_lease(tmp_path, stages):
-    async with a_bench(tmp_path, records=3, stages=stages, shares_jobs=True) as bench:
-        batch = await one_batch(bench)
-        terms = LeaseTerms("w", 30.0, 20.0)
-        await bench.ledger.take_shards("j", terms, 1)
-        await bench.clock.sleep(terms.seconds - terms.call_seconds + 0.1)
+    async with leased(tmp_path, TERMS.seconds - TERMS.call_seconds + 0.1, stages=stages) as (bench, batch):
         uploader = Uploader(bench.run(), bench)
         calls = [uploader.submit(batch, Submission(0)), uploader.tidy_up(batch, "r1")]
         async with under_way(ends_of(calls)) as waiting:
-            await until(lambda: bench.clock.elapsed > 2 * terms.seconds)
+            await until(lambda: bench.clock.elapsed > 2 * TERMS.seconds)
             assert not waiting.done()
             bench.stop.request(LeaseLost.of("j", 0))  # as the next renewal does, if another worker has the batch
             assert [type(error) for error in await waiting] == [LeaseLost] * 2
@@ -705,16 +715,12 @@ async def test_no_call_goes_out_that_could_end_after_the_lease(tmp_path, stages)
 
 @pytest.mark.parametrize("stages", [True, False])
 async def test_calls_go_out_once_a_lease_is_renewed_that_was_over_and_that_nobody_took(tmp_path, stages):
-    async with a_bench(tmp_path, records=3, stages=stages, shares_jobs=True) as bench:
-        batch = await one_batch(bench)
-        terms = LeaseTerms("w", 30.0, 20.0)
-        await bench.ledger.take_shards("j", terms, 1)
-        await bench.clock.sleep(2 * terms.seconds)
+    async with leased(tmp_path, 2 * TERMS.seconds, stages=stages) as (bench, batch):
         uploader = Uploader(bench.run(), bench)
         async with under_way(uploader.submit(batch, Submission(0))) as submitting:
-            await until(lambda: bench.clock.elapsed > 3 * terms.seconds)
+            await until(lambda: bench.clock.elapsed > 3 * TERMS.seconds)
             assert "release" not in bench.service.log
-            await bench.ledger.renew_shards("j", terms)
+            await bench.ledger.renew_shards("j", TERMS)
             assert (await submitting).submission.state is State.RELEASED
         assert bench.service.ids() == EACH_ONCE
 
